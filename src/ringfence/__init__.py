@@ -1,0 +1,93 @@
+"""Run many users in one async process without mixing them up."""
+
+from .concurrency import ScopeTaskGroup, bind, run_as, task_group
+from .context import UserExecutionContext, validate_user_context
+from .current import (
+    child_context,
+    current_context,
+    current_context_or_none,
+    current_scope,
+    current_scope_or_none,
+    managed_user_context,
+    nobody,
+    user_context,
+)
+from .errors import (
+    CarrierError,
+    ConcurrentSessionError,
+    ConfigurationError,
+    ContextClosedError,
+    ContextIsolationError,
+    ContextLimitError,
+    ContextMismatchError,
+    DatabasePolicyError,
+    DrainingError,
+    InvalidContextError,
+    NoContextError,
+    OwnershipError,
+    ProviderError,
+    RingfenceError,
+    ScopeCloseError,
+    ScopeInGeneratorError,
+    SessionIsolationError,
+    SharedObjectError,
+    WrongTypeError,
+)
+from .fence import Detached, DrainReport, Ringfence
+from .finalisers import FinaliserReport
+from .identity import Identity
+from .isolation import clear_shared_object_registry, register_shared_object
+from .ownership import owned
+from .scope import RequestScope
+from .settings import Settings
+from .streaming import BoundStream, bound_stream
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BoundStream",
+    "CarrierError",
+    "ConcurrentSessionError",
+    "ConfigurationError",
+    "ContextClosedError",
+    "ContextIsolationError",
+    "ContextLimitError",
+    "ContextMismatchError",
+    "DatabasePolicyError",
+    "Detached",
+    "DrainReport",
+    "DrainingError",
+    "FinaliserReport",
+    "Identity",
+    "InvalidContextError",
+    "NoContextError",
+    "OwnershipError",
+    "ProviderError",
+    "RequestScope",
+    "RingfenceError",
+    "Ringfence",
+    "ScopeCloseError",
+    "ScopeInGeneratorError",
+    "ScopeTaskGroup",
+    "SessionIsolationError",
+    "Settings",
+    "SharedObjectError",
+    "UserExecutionContext",
+    "WrongTypeError",
+    "bind",
+    "bound_stream",
+    "child_context",
+    "clear_shared_object_registry",
+    "current_context",
+    "current_context_or_none",
+    "current_scope",
+    "current_scope_or_none",
+    "managed_user_context",
+    "nobody",
+    "owned",
+    "register_shared_object",
+    "run_as",
+    "task_group",
+    "user_context",
+    "validate_user_context",
+]

@@ -1,0 +1,414 @@
+"""The way in and the way to read: `user_context`, `child_context`, `nobody`, and the readers."""
+
+from __future__ import annotations
+
+import datetime as dt
+import inspect
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from . import isolation
+from . import settings as defaults
+from .context import (
+    UserExecutionContext,
+    bound_copy,
+    checked_data,
+    checked_time,
+    derive_child,
+    draft_of,
+)
+from .errors import ConfigurationError, InvalidContextError, WrongTypeError
+from .identifiers import generate_id
+from .identity import Identity
+from .scope import CLOSED, RequestScope, _get, nothing_open
+from .settings import default_settings
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from .protocols import Recipes
+
+__all__ = [
+    "child_context",
+    "current_context",
+    "current_context_or_none",
+    "current_scope",
+    "current_scope_or_none",
+    "managed_user_context",
+    "nobody",
+    "user_context",
+]
+
+Transaction = Literal["commit_before_response", "commit_on_exit", "manual", "read_only"]
+TRANSACTIONS = ("commit_before_response", "commit_on_exit", "manual", "read_only")
+_new = object.__new__
+_now = time.time_ns
+_Draft = draft_of(UserExecutionContext)
+
+
+# --- readers ----------------------------------------------------------------------------------
+
+
+def current_context() -> UserExecutionContext:
+    """
+    The context of the scope that is open here.
+
+    Raises:
+        NoContextError: no scope is open, or it belongs to nobody.
+        ContextClosedError: the scope that this task, callback or thread holds has ended.
+    """
+    scope = _get()
+    if scope is not None:
+        context = scope._live
+        if context is not None:
+            return context
+    return current_scope().context
+
+
+def current_scope() -> RequestScope:
+    """
+    The scope that is open here, `nobody()`'s included.
+
+    Raises:
+        NoContextError: no scope is open.
+        ContextClosedError: the scope that this task, callback or thread holds has ended.
+    """
+    scope = _get()
+    if scope is None:
+        raise nothing_open()
+    if scope._state is CLOSED:
+        raise scope._closed_error()
+    return scope
+
+
+def current_context_or_none() -> UserExecutionContext | None:
+    """The context of the scope that is open here, or `None` if there is none."""
+    scope = _get()
+    return None if scope is None else scope._live
+
+
+def current_scope_or_none() -> RequestScope | None:
+    """The scope that is open here, or `None` if there is none."""
+    scope = _get()
+    return None if scope is None or scope._state is CLOSED else scope
+
+
+# --- the way in -------------------------------------------------------------------------------
+
+
+def user_context(
+    user_id: str | UserExecutionContext | Identity,
+    *,
+    thread_id: str | None = None,
+    run_id: str | None = None,
+    request_id: str | None = None,
+    db_session: Any = None,
+    websocket_client_id: str | None = None,
+    agent_context: dict[str, Any] | None = None,
+    audit_metadata: dict[str, Any] | None = None,
+    tenant_id: str | None = None,
+    expires_at: dt.datetime | None = None,
+    client_request_id: str | None = None,
+    claims: Mapping[str, Any] | None = None,
+    timeout: float | None = None,
+    transaction: Transaction | None = None,
+    in_generator: bool = False,
+    fence: Recipes | None = None,
+) -> AbstractAsyncContextManager[UserExecutionContext]:
+    """
+    Open a root scope for one user's request; `async with` it.
+
+    The scope lives until the block ends, on whatever ending. Nothing is inherited from a scope
+    that happens to be open, but its fence, if none is given. Ids that you do not give are
+    generated::
+
+        async with user_context("u-17", thread_id="t-1") as ctx:
+            assert current_context() is ctx
+
+    Args:
+        user_id: the authenticated user; or an `Identity`; or a context, of which the scope gets
+            an equal copy with its own session.
+        db_session: an open session of yours, borrowed.
+        claims: facts for authorisation, kept on the scope.
+        timeout: seconds; binds the block to the task that entered it.
+        transaction: overrides the database's policy in this scope.
+        in_generator: the block stands in a generator which a container enters and leaves within
+            one block of its own.
+        fence: the application's `Ringfence`; `fence.user_context(...)` is this.
+
+    Raises:
+        InvalidContextError: ids or data that are not allowed.
+        ScopeInGeneratorError: on entering, directly in a generator.
+        SessionIsolationError: on entering, `db_session` is in use by another request.
+        DrainingError: on entering, the application is shutting down.
+        TimeoutError: on leaving, after `timeout`.
+        ScopeCloseError: on leaving, the body succeeded and a finaliser did not.
+    """
+    if fence is None:
+        below = _get()
+        if below is not None and below._state is not CLOSED:
+            fence = below._recipes
+    settings = defaults._default or default_settings() if fence is None else fence.settings
+    if type(user_id) is not str and isinstance(user_id, (UserExecutionContext, Identity)):
+        if isinstance(user_id, UserExecutionContext):
+            _refuse_facts_beside(thread_id, run_id, request_id, db_session, tenant_id)
+            scope = RequestScope(None, None, fence, settings)
+            scope._context = bound_copy(user_id, scope)
+            return _with_extras(scope, claims, timeout, transaction, in_generator)
+        tenant_id = tenant_id or user_id.tenant_id
+        expires_at = expires_at or user_id.expires_at
+        claims = claims or user_id.claims
+        user_id = user_id.user_id
+    rules = settings.id_rules
+    if thread_id is not None and run_id is not None:
+        if not (
+            type(user_id) is str
+            and type(thread_id) is str
+            and type(run_id) is str
+            and rules.are_plainly_valid(f"{user_id}\n{thread_id}\n{run_id}")
+        ):
+            rules.check("user_id", user_id)
+            rules.check("thread_id", thread_id)
+            rules.check("run_id", run_id)
+    else:
+        rules.check("user_id", user_id)
+        thread_id = generate_id() if thread_id is None else rules.check("thread_id", thread_id)
+        run_id = generate_id() if run_id is None else rules.check("run_id", run_id)
+    if request_id is None:
+        request_id = generate_id()
+    else:
+        rules.check("request_id", request_id)
+    if websocket_client_id is not None:
+        rules.check("websocket_client_id", websocket_client_id)
+    if tenant_id is not None:
+        rules.check("tenant_id", tenant_id)
+    if client_request_id is not None:
+        rules.check("client_request_id", client_request_id)
+    if expires_at is not None:
+        expires_at = checked_time("expires_at", expires_at)
+    if db_session is not None:
+        isolation.refuse_shared(db_session, "db_session")
+    if agent_context is not None:
+        agent_context = checked_data(agent_context, "agent_context", settings)
+    if audit_metadata is not None:
+        audit_metadata = checked_data(audit_metadata, "audit_metadata", settings)
+    scope = RequestScope(None, None, fence, settings)
+    # `context.fill`, written out: a call with eighteen arguments costs a fifth of this function.
+    context: Any = _new(_Draft)
+    context.user_id = user_id
+    context.thread_id = thread_id
+    context.run_id = run_id
+    context.request_id = request_id
+    context.websocket_client_id = websocket_client_id
+    context.operation_depth = 0
+    context.parent_request_id = None
+    context.tenant_id = tenant_id
+    context.expires_at = expires_at
+    context.client_request_id = client_request_id
+    context._session = db_session
+    context._created = _now()
+    context._agent = agent_context
+    context._audit = audit_metadata
+    context._operation = None
+    context._scope = scope
+    context.__class__ = UserExecutionContext
+    scope._context = context
+    if claims or timeout is not None or transaction is not None or in_generator:
+        return _with_extras(scope, claims, timeout, transaction, in_generator)
+    return scope
+
+
+def child_context(
+    operation_name: str,
+    *,
+    thread_id: str | None = None,
+    run_id: str | None = None,
+    agent_context: dict[str, Any] | None = None,
+    audit_metadata: dict[str, Any] | None = None,
+    session: Any = None,
+    timeout: float | None = None,
+    transaction: Transaction | None = None,
+    in_generator: bool = False,
+) -> AbstractAsyncContextManager[UserExecutionContext]:
+    """
+    Open a scope beneath the one that is open here, for one operation of the same user.
+
+    It has its own request id, data and resources, and ends no later than its parent. User and
+    tenant never change down a tree: another user is another root::
+
+        async with child_context("data_analysis", agent_context={"step": 1}) as child:
+            assert child.operation_depth == 1
+
+    Args:
+        operation_name: what it does.
+        thread_id, run_id: once they are known, as when they come in a request's body.
+        agent_context, audit_metadata: additions to copies of the parent's.
+        session: `None` for its own if there is a database, else the parent's explicit one;
+            `"own"` insists on one of its own; `"share"` is the parent's; or an open session.
+        timeout: seconds; the parent's deadline holds too.
+
+    Raises:
+        NoContextError: no scope is open here, or it belongs to nobody.
+        ContextClosedError: the scope that this task holds has ended.
+        InvalidContextError: a blank name, wrong ids or data.
+        ContextLimitError: deeper than `Settings.max_depth`.
+        ConfigurationError: `session="own"` without a database.
+    """
+    parent = current_scope()
+    context = parent.context
+    recipes = parent._recipes
+    database = None if recipes is None else recipes.database
+    explicit = None
+    if session is None:
+        if database is None:
+            explicit = context._session
+    elif session == "own":
+        if database is None:
+            raise ConfigurationError(
+                "There is no database to open a session of its own from.",
+                "Give the fence one: `Ringfence(database=Database(...))`.",
+            )
+    elif session == "share":
+        explicit = context._session
+    else:
+        isolation.refuse_shared(session, "db_session")
+        explicit = session
+    settings = parent._settings
+    scope = RequestScope(None, parent, recipes, settings)
+    scope._context = derive_child(
+        context,
+        operation_name,
+        settings,
+        agent_context,
+        audit_metadata,
+        thread_id=thread_id,
+        run_id=run_id,
+        session=explicit,
+        scope=scope,
+    )
+    if session == "share":
+        scope._more().session_mode = "share"
+    if timeout is not None or transaction is not None or in_generator:
+        return _with_extras(scope, None, timeout, transaction, in_generator)
+    return scope
+
+
+def nobody(
+    *,
+    request_id: str | None = None,
+    timeout: float | None = None,
+    transaction: Transaction | None = None,
+    in_generator: bool = False,
+    fence: Recipes | None = None,
+) -> AbstractAsyncContextManager[RequestScope]:
+    """
+    Open a root scope without a user, as a login route needs.
+
+    Resources, finalisers and a session work; `current_scope()` returns it, and so does the
+    block; `current_context()` and `child_context` raise `NoContextError`.
+
+    Args:
+        request_id: generated if not given.
+        timeout, transaction, in_generator, fence: as in `user_context`.
+    """
+    if fence is None:
+        below = _get()
+        if below is not None and below._state is not CLOSED:
+            fence = below._recipes
+    settings = defaults._default or default_settings() if fence is None else fence.settings
+    scope = RequestScope(None, None, fence, settings)
+    if request_id is not None:
+        scope._more().request_id = settings.id_rules.check("request_id", request_id)
+    if timeout is not None or transaction is not None or in_generator:
+        return _with_extras(scope, None, timeout, transaction, in_generator)
+    return scope
+
+
+def _with_extras(
+    scope: RequestScope,
+    claims: Mapping[str, Any] | None,
+    timeout: float | None,
+    transaction: str | None,
+    in_generator: bool,
+) -> RequestScope:
+    extras = scope._more()
+    extras.in_generator = in_generator
+    if claims:
+        extras.claims = Identity("unused", claims=claims).claims
+    if timeout is not None:
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+            raise InvalidContextError(
+                f"`timeout` must be seconds above 0, not {timeout!r}.",
+                "Leave it out for no limit.",
+                field="timeout",
+                rule="range",
+            )
+        extras.timeout = timeout
+    if transaction is not None and transaction not in TRANSACTIONS:
+        raise ConfigurationError(
+            f"`transaction` cannot be {transaction!r}.",
+            "It is one of " + ", ".join(f"`{name}`" for name in TRANSACTIONS) + ".",
+        )
+    extras.transaction = transaction
+    return scope
+
+
+def _refuse_facts_beside(*facts: object) -> None:
+    if any(fact is not None for fact in facts):
+        raise ConfigurationError(
+            "A context already says who, which thread, run and request, and which session.",
+            "Pass the context alone, or the ids.",
+        )
+
+
+def managed_user_context(
+    ctx: UserExecutionContext, cleanup_db_session: bool = True
+) -> AbstractAsyncContextManager[UserExecutionContext]:
+    """
+    Enter a context of your own making, and close its explicit session on every ending.
+
+    The contract's verb for code that makes contexts by hand. The session is rolled back first
+    if the body failed. A child's session is its parent's, and is left alone; a child of the
+    context that is open here is entered beneath it.
+
+    Args:
+        ctx: the context to enter; the block gives an equal one.
+        cleanup_db_session: whether to close its session.
+
+    Raises:
+        WrongTypeError: not a context.
+    """
+    if not isinstance(ctx, UserExecutionContext):
+        raise WrongTypeError(
+            f"Expected a `UserExecutionContext`, not a `{type(ctx).__name__}`.",
+            "Pass the context itself.",
+            rule="type",
+        )
+    below = current_scope_or_none()
+    is_child = (
+        below is not None
+        and below._context is not None
+        and below._context.request_id == ctx.parent_request_id
+    )
+    fence = None if below is None else below._recipes
+    settings = defaults._default or default_settings() if fence is None else fence.settings
+    scope = RequestScope(None, below if is_child else None, fence, settings)
+    scope._context = bound_copy(ctx, scope)
+    session = ctx._session
+    if cleanup_db_session and session is not None and not ctx.has_inherited_session:
+        scope._finalisers().add(lambda: _close_session(scope, session), "close db_session")
+    return scope
+
+
+async def _close_session(scope: RequestScope, session: Any) -> None:
+    try:
+        if not scope.ended_well and hasattr(session, "rollback"):
+            await _settled(session.rollback())
+    finally:
+        await _settled(session.close())
+
+
+async def _settled(result: Any) -> None:
+    if inspect.isawaitable(result):
+        await result

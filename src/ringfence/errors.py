@@ -1,0 +1,239 @@
+"""
+Every error of ringfence: a stable code, a fact sentence, a remedy sentence.
+
+::
+
+    RingfenceError
+    ├── NoContextError(LookupError)               RF101  nobody is bound here
+    ├── ContextClosedError(RuntimeError)          RF102  it ended
+    ├── DrainingError(RuntimeError)               RF103  the application is shutting down
+    ├── ContextIsolationError(RuntimeError)       RF200  something crossed
+    │   ├── SharedObjectError                     RF201  a shared object inside a context's data
+    │   ├── OwnershipError                        RF202  another request's object
+    │   ├── SessionIsolationError                 RF203  another request's session
+    │   ├── ConcurrentSessionError                RF204  one session, two tasks
+    │   └── ContextMismatchError                  RF205  an explicit identity is not the ambient one
+    ├── ScopeInGeneratorError(RuntimeError)       RF301  a generator would carry a scope out
+    ├── ScopeCloseError(ExceptionGroup)           RF302  the body succeeded, clean-up did not
+    ├── CarrierError(ValueError)                  RF401  a hand-over that cannot be trusted
+    ├── DatabasePolicyError(RuntimeError)         RF501  the database's rules were not met
+    ├── ProviderError(LookupError)                RF601  an object that cannot be provided
+    ├── InvalidContextError(ValueError)           RF701  ids or data that are not allowed
+    │   ├── WrongTypeError(TypeError)             RF702  not the type it has to be
+    │   └── ContextLimitError                     RF703  too deep, too many, too large
+    └── ConfigurationError(ValueError)            RF801  a setting, or a use that was not set up
+
+Making one of these counts `refused.<code>` in `ringfence.counters`. Scopes are named by
+request id; no user id is ever part of a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from . import counters
+
+__all__ = [
+    "CarrierError",
+    "ConcurrentSessionError",
+    "ConfigurationError",
+    "ContextClosedError",
+    "ContextIsolationError",
+    "ContextLimitError",
+    "ContextMismatchError",
+    "DatabasePolicyError",
+    "DrainingError",
+    "InvalidContextError",
+    "NoContextError",
+    "OwnershipError",
+    "ProviderError",
+    "RingfenceError",
+    "ScopeCloseError",
+    "ScopeInGeneratorError",
+    "SessionIsolationError",
+    "SharedObjectError",
+    "WrongTypeError",
+]
+
+
+class RingfenceError(Exception):
+    """
+    Base of all errors of ringfence.
+
+    Attributes:
+        code: stable, `RF` and three digits; one per class.
+        fact: the sentence that says what is the case.
+        remedy: the sentence that says what to do.
+    """
+
+    code: ClassVar[str] = "RF000"
+    fact: str
+    remedy: str
+
+    def __init__(self, fact: str, remedy: str = "", **attributes: Any) -> None:
+        super().__init__(f"{fact} {remedy}".rstrip())
+        self.fact = fact
+        self.remedy = remedy
+        for name, value in attributes.items():
+            setattr(self, name, value)
+        counters.count(f"refused.{self.code}")
+
+
+class NoContextError(RingfenceError, LookupError):
+    """Nobody is bound here: no scope is open, or the open one has no user."""
+
+    code = "RF101"
+
+
+class ContextClosedError(RingfenceError, RuntimeError):
+    """
+    The scope has ended, and something that was born in it still uses it.
+
+    Attributes:
+        request_id: of the scope that ended.
+        opened_at, closed_at: `file:line in function`.
+    """
+
+    code = "RF102"
+    request_id: str | None = None
+    opened_at: str | None = None
+    closed_at: str | None = None
+
+
+class DrainingError(RingfenceError, RuntimeError):
+    """The application is shutting down and takes no new requests."""
+
+    code = "RF103"
+
+
+class ContextIsolationError(RingfenceError, RuntimeError):
+    """
+    Something of one request tree was met in another.
+
+    Attributes:
+        owner_request_id: of the root that owns the object.
+        request_id: of the scope that tried to use it; `None` if there was none.
+    """
+
+    code = "RF200"
+    owner_request_id: str | None = None
+    request_id: str | None = None
+
+
+class SharedObjectError(ContextIsolationError):
+    """An object marked with `register_shared_object` is inside a context's data, or its session."""
+
+    code = "RF201"
+
+
+class OwnershipError(ContextIsolationError):
+    """An object of another request."""
+
+    code = "RF202"
+
+
+class SessionIsolationError(ContextIsolationError):
+    """A database session of another request."""
+
+    code = "RF203"
+
+
+class ConcurrentSessionError(ContextIsolationError):
+    """One database session used by two tasks at once."""
+
+    code = "RF204"
+
+
+class ContextMismatchError(ContextIsolationError):
+    """A framework was given an identity that is not the ambient one."""
+
+    code = "RF205"
+
+
+class ScopeInGeneratorError(RingfenceError, RuntimeError):
+    """A scope was opened in a generator, which would carry it out to whoever iterates."""
+
+    code = "RF301"
+
+
+class ScopeCloseError(RingfenceError, ExceptionGroup[Exception]):
+    """
+    The body of a scope succeeded, and one or more of its finalisers did not.
+
+    All finalisers were run. `exceptions` holds what they raised, in the order they ran;
+    `request_id` names the scope.
+    """
+
+    code = "RF302"
+    request_id: str | None
+
+    def __new__(
+        cls, fact: str, exceptions: Sequence[Exception], request_id: str | None = None
+    ) -> ScopeCloseError:
+        """Make the group; see the class."""
+        return super().__new__(cls, fact, exceptions)
+
+    def __init__(
+        self, fact: str, exceptions: Sequence[Exception], request_id: str | None = None
+    ) -> None:
+        self.fact = fact
+        self.remedy = "See `exceptions`; every finaliser was run."
+        self.request_id = request_id
+        counters.count(f"refused.{self.code}")
+
+
+class CarrierError(RingfenceError, ValueError):
+    """A carrier that is missing, malformed, expired or not signed by a known key."""
+
+    code = "RF401"
+
+
+class DatabasePolicyError(RingfenceError, RuntimeError):
+    """
+    The database's rules were not met.
+
+    Attributes:
+        ancestor_request_id: of the scope that holds the connection, if that is the matter.
+    """
+
+    code = "RF501"
+    ancestor_request_id: str | None = None
+
+
+class ProviderError(RingfenceError, LookupError):
+    """An object cannot be provided."""
+
+    code = "RF601"
+
+
+class InvalidContextError(RingfenceError, ValueError):
+    """
+    Ids or data that a context may not have.
+
+    Attributes:
+        field: the field, or `field['key']` for a place in the data.
+        rule: one word for the rule that was broken, such as `placeholder` or `characters`.
+    """
+
+    code = "RF701"
+    field: str | None = None
+    rule: str | None = None
+
+
+class WrongTypeError(InvalidContextError, TypeError):
+    """Not the type it has to be."""
+
+    code = "RF702"
+
+
+class ContextLimitError(InvalidContextError):
+    """Too deep, too many or too large."""
+
+    code = "RF703"
+
+
+class ConfigurationError(RingfenceError, ValueError):
+    """A setting that is wrong, or a use that the application was not set up for."""
+
+    code = "RF801"

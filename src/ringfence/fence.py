@@ -1,0 +1,253 @@
+"""Ringfence: the recipes of one application, and its lifespan."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import Context
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import anyio
+import attrs
+
+from . import counters
+from .context import UserExecutionContext
+from .current import current_scope, nobody, user_context
+from .errors import ConfigurationError
+from .identity import Identity
+from .scope import RequestScope, draining
+from .settings import Settings, default_settings
+from .tasks import Job, wait_out
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from .protocols import AuditSink, EventSink, Resolver, SessionSource
+
+__all__ = ["Detached", "DrainReport", "Ringfence"]
+
+logger = logging.getLogger("ringfence.fence")
+
+
+@attrs.frozen
+class DrainReport:
+    """
+    What became of detached work at shutdown; on `Ringfence.drain_report`.
+
+    Attributes:
+        drained: ended by itself within the time given.
+        cancelled: ended after it was cancelled.
+        abandoned: request ids of what would not stop.
+    """
+
+    drained: int
+    cancelled: int
+    abandoned: tuple[str, ...]
+
+
+class Detached:
+    """
+    Work that outlives its request: a handle on it.
+
+    Lives until the work is done; the application owns it and drains it at shutdown.
+
+    Attributes:
+        request_id: of the new root that the work runs in.
+        error: what it raised, once it is done.
+    """
+
+    def __init__(self, request_id: str, job: Job) -> None:
+        self.request_id = request_id
+        self._job = job
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the work has ended."""
+        return self._job.done.is_set()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What it raised; `None` while it runs, and if it succeeded."""
+        return self._job.error
+
+    async def wait(self) -> None:
+        """Wait until the work has ended, and raise what it raised."""
+        await self._job.done.wait()
+        if self._job.error is not None:
+            raise self._job.error
+
+    def cancel(self) -> None:
+        """Cancel the work; its finalisers run."""
+        self._job.cancel()
+
+
+class Ringfence:
+    """
+    The recipes of one application: settings, database, services, events, audit.
+
+    Made once, at import; opened by `lifespan` (or `async with fence:`) as long as the
+    application serves, and may be opened again afterwards, in any event loop. Unopened it
+    serves requests; only `detach` needs it open::
+
+        fence = Ringfence(database=Database(async_sessionmaker(engine)))
+        app = Starlette(routes, middleware=[...], lifespan=fence.lifespan)
+
+    Args:
+        settings: read from the environment if not given.
+        database: where scopes get their sessions, such as `integrations.sqlalchemy.Database`.
+        services, events, audit: a resolver, an event sink and an audit sink.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings | None = None,
+        database: SessionSource | None = None,
+        services: Resolver | None = None,
+        events: EventSink | None = None,
+        audit: AuditSink | None = None,
+    ) -> None:
+        self.settings = default_settings() if settings is None else settings
+        self.database = database
+        self.services = services
+        self.events = events
+        self.audit = audit
+        self.is_open = False
+        self.is_draining = False
+        self.drain_report: DrainReport | None = None
+        self._detached: set[Detached] = set()
+
+    # --- its life -----------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self.is_open:
+            raise ConfigurationError(
+                "This fence is open already.", "Open it once, around the whole application."
+            )
+        self.is_open, self.is_draining, self.drain_report = True, False, None
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.is_draining = True
+        try:
+            cancelled = await self._drain()
+        finally:
+            self.is_open = self.is_draining = False
+        if cancelled is not None:
+            raise cancelled
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """
+        Open the fence while the application serves; an ASGI lifespan.
+
+        Nests in one of your own: `async with fence.lifespan(app): ...`.
+        """
+        async with self:
+            yield
+
+    async def _drain(self) -> BaseException | None:
+        waiting = list(self._detached)
+        limit = self.settings.drain_timeout
+        deadline = anyio.current_time() + limit
+        cancelled_ones, abandoned, cancelled = 0, [], None
+        for detached in waiting:
+            left = max(0.0, deadline - anyio.current_time())
+            cancelled = await wait_out(detached._job.done, left) or cancelled
+        late = [detached for detached in waiting if not detached.is_done]
+        for detached in late:
+            detached.cancel()
+        deadline = anyio.current_time() + limit
+        for detached in late:
+            left = max(0.0, deadline - anyio.current_time())
+            cancelled = await wait_out(detached._job.done, left) or cancelled
+            if detached.is_done:
+                cancelled_ones += 1
+            else:
+                abandoned.append(detached.request_id)
+                counters.count("detach.abandoned")
+        self._detached.clear()
+        self.drain_report = DrainReport(len(waiting) - len(late), cancelled_ones, tuple(abandoned))
+        return cancelled
+
+    # --- scopes -------------------------------------------------------------------------------
+
+    def user_context(
+        self, user_id: str | UserExecutionContext | Identity, **options: Any
+    ) -> AbstractAsyncContextManager[UserExecutionContext]:
+        """`ringfence.user_context` with this fence: for scripts, workers and tests."""
+        return user_context(user_id, fence=self, **options)
+
+    def nobody(self, **options: Any) -> AbstractAsyncContextManager[RequestScope]:
+        """`ringfence.nobody` with this fence."""
+        return nobody(fence=self, **options)
+
+    def detach(self, fn: Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any) -> Detached:
+        """
+        Run `fn` beyond the end of this request, as the same user.
+
+        It gets a new root scope with the same identity, thread and run, its own session and its
+        own clean-up, and nothing else of this one; the application waits for it at shutdown.
+        What it raises is logged, counted, and raised by `wait()`::
+
+            fence.detach(index_document, document_id)
+
+        Raises:
+            NoContextError, ContextClosedError: there is no open scope to take the identity of.
+            ConfigurationError: the fence is not open.
+            DrainingError: the application is shutting down.
+        """
+        if not self.is_open:
+            raise ConfigurationError(
+                "This fence is not open: nobody would wait for detached work at shutdown.",
+                "Give the application `lifespan=fence.lifespan`, or use `async with fence:`.",
+            )
+        if self.is_draining:
+            raise draining()
+        origin = current_scope()
+        block, request_id = self._successor(origin)
+
+        async def work() -> None:
+            try:
+                async with block:
+                    await fn(*args, **kwargs)
+            except Exception:
+                counters.count("detach.error")
+                logger.exception("Detached work of request `%s` failed.", request_id)
+                raise
+
+        def forget() -> None:
+            self._detached.discard(detached)
+
+        job = Job(work, f"ringfence detached {request_id}", Context(), forget)
+        detached = Detached(request_id, job)
+        if not detached.is_done:  # an eager task may have run to its end by now
+            self._detached.add(detached)
+        return detached
+
+    def _successor(self, origin: RequestScope) -> tuple[Any, str]:
+        """A new root for the same user, linked to where it came from."""
+        if not origin.has_user:
+            block: Any = nobody(fence=self)
+            return block, block.request_id
+        facts = origin.context
+        block = user_context(
+            facts.user_id,
+            thread_id=facts.thread_id,
+            run_id=facts.run_id,
+            websocket_client_id=facts.websocket_client_id,
+            tenant_id=facts.tenant_id,
+            expires_at=facts.expires_at,
+            client_request_id=facts.client_request_id,
+            claims=origin.claims,
+            audit_metadata={"detached_from": facts.request_id},
+            fence=self,
+        )
+        return block, block.request_id

@@ -1,0 +1,237 @@
+"""Finalisers: clean-up that runs once, last in first out, and that nothing can stop."""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import anyio
+import attrs
+
+from . import counters
+from .errors import WrongTypeError
+from .tasks import Job, is_cancellation, wait_out
+
+__all__ = ["FinaliserReport", "Finalisers"]
+
+
+@attrs.frozen
+class FinaliserReport:
+    """
+    What became of one finaliser. An immutable record on a closed scope's `report`.
+
+    Attributes:
+        name: of the function, or the type of the manager.
+        kind: `callback`, `manager`, or `child` for a child that its parent closed.
+        duration: seconds.
+        error: what it raised; `None` if it succeeded. `TimeoutError` if it was cut short.
+    """
+
+    name: str
+    kind: Literal["callback", "manager", "child"]
+    duration: float
+    error: BaseException | None
+
+
+class _Callback:
+    """A function to call; its awaitable, if it gives one, runs in a task of its own."""
+
+    kind: Literal["callback"] = "callback"
+
+    def __init__(self, call: Callable[[], Any], name: str) -> None:
+        self.call = call
+        self.name = name
+        self.awaitable: Awaitable[Any] | None = None
+
+    def start(self, exc: BaseException | None, context: contextvars.Context) -> Job:
+        return Job(self._finish, f"ringfence finaliser {self.name}", context)
+
+    async def _finish(self) -> None:
+        if self.awaitable is not None:
+            await self.awaitable
+
+
+class _Entered:
+    """A context manager, entered and left by one task: cancel scopes and locks demand that."""
+
+    kind: Literal["manager"] = "manager"
+
+    def __init__(
+        self, manager: Any, context: contextvars.Context, on_entered: Callable[[_Entered], None]
+    ) -> None:
+        self.name = type(manager).__qualname__
+        self.manager = manager
+        self.on_entered = on_entered
+        self.value: Any = None
+        self.is_entered = False
+        self.ready = anyio.Event()
+        self.leave = anyio.Event()
+        self.exc: BaseException | None = None
+        self.job = Job(self._keep, f"ringfence keeper {self.name}", context, self.ready.set)
+
+    def start(self, exc: BaseException | None, context: contextvars.Context) -> Job:
+        self.exc = exc
+        self.leave.set()
+        return self.job
+
+    async def _keep(self) -> None:
+        manager, kind = self.manager, type(self.manager)
+        if hasattr(kind, "__aenter__"):
+            self.value = await kind.__aenter__(manager)
+        else:
+            self.value = kind.__enter__(manager)
+        self.is_entered = True
+        self.on_entered(self)
+        self.ready.set()
+        try:
+            await self.leave.wait()
+        except BaseException as cancelled:  # by the manager's own cancel scope, or at shutdown
+            if not await self._exit(cancelled):
+                raise
+        else:
+            await self._exit(self.exc)
+
+    async def _exit(self, exc: BaseException | None) -> bool:
+        manager, kind = self.manager, type(self.manager)
+        details = (None, None, None) if exc is None else (type(exc), exc, exc.__traceback__)
+        if hasattr(kind, "__aexit__"):
+            return bool(await kind.__aexit__(manager, *details))
+        return bool(kind.__exit__(manager, *details))
+
+
+class Finalisers:
+    """
+    The clean-up of one scope: what was registered, in the order it was.
+
+    Lives as long as its scope. Awaitable work runs in tasks of its own, so that the request's
+    task can be cancelled any number of times, in any way, without any of it being skipped.
+    """
+
+    __slots__ = ("_context", "_entering", "_limit", "entries", "report")
+
+    def __init__(self, limit: float, context: Callable[[], contextvars.Context]) -> None:
+        self.entries: list[_Callback | _Entered] = []
+        self.report: list[FinaliserReport] = []
+        self._entering: list[_Entered] = []
+        self._limit = limit
+        self._context = context  # a new one in which the scope is the current one
+
+    def add(self, call: Callable[[], Any], name: str) -> object:
+        """Register a function; returns a handle for `discard`."""
+        entry = _Callback(call, name)
+        self.entries.append(entry)
+        return entry
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether no finaliser is known to need an event loop."""
+        return all(
+            isinstance(entry, _Callback) and not inspect.iscoroutinefunction(_innermost(entry.call))
+            for entry in self.entries
+        )
+
+    def discard(self, handle: object) -> None:
+        """Forget a registered function, if it has not run."""
+        if handle in self.entries:
+            self.entries.remove(handle)  # type: ignore[arg-type]
+
+    async def enter(self, manager: Any) -> Any:
+        """Enter a context manager in a task that will also leave it, and return its value."""
+        kind = type(manager)
+        if not (hasattr(kind, "__aenter__") or hasattr(kind, "__enter__")):
+            raise WrongTypeError(
+                f"A `{kind.__name__}` is no context manager.",
+                "Pass what you would write after `async with`, or use `callback`.",
+                rule="type",
+            )
+        entry = _Entered(manager, self._context(), self.entries.append)
+        self._entering.append(entry)
+        try:
+            await self._until_ready(entry)
+        finally:
+            self._entering.remove(entry)
+        if entry.is_entered:
+            return entry.value
+        raise entry.job.error or TimeoutError(
+            f"Entering `{entry.name}` was cancelled: its scope is closing."
+        )
+
+    async def _until_ready(self, entry: _Entered) -> None:
+        try:
+            await entry.ready.wait()
+        except anyio.get_cancelled_exc_class():
+            if not entry.is_entered:
+                entry.job.cancel()
+            await wait_out(entry.ready, None)
+            raise
+
+    def run_inline(self) -> bool:
+        """Run finalisers until one needs to be awaited; whether all have run."""
+        while self.entries:
+            entry = self.entries[-1]
+            if not isinstance(entry, _Callback) or entry.awaitable is not None:
+                return False
+            self.entries.pop()
+            began = time.perf_counter()
+            try:
+                result = self._context().run(entry.call)
+            except BaseException as error:
+                self._note(entry, began, error)
+                continue
+            if inspect.isawaitable(result):
+                entry.awaitable = result
+                self.entries.append(entry)
+                return False
+            self._note(entry, began, None)
+        return not self._entering
+
+    async def run(self, exc: BaseException | None) -> BaseException | None:
+        """Run the rest; the last cancellation that arrived meanwhile, for the caller to raise."""
+        cancelled = None
+        for entry in self._entering:
+            if not entry.is_entered:
+                entry.job.cancel()
+                cancelled = await wait_out(entry.ready, self._limit) or cancelled
+        while not self.run_inline():
+            if not self.entries:
+                break
+            entry = self.entries.pop()
+            began = time.perf_counter()
+            error, cancelled_now = await entry.start(exc, self._context()).wait(self._limit)
+            cancelled = cancelled_now or cancelled
+            self._note(entry, began, _own_error(error, exc, entry.name))
+        return cancelled
+
+    def _note(self, entry: _Callback | _Entered, began: float, error: BaseException | None) -> None:
+        if error is not None:
+            counters.count("finaliser.error")
+        took = time.perf_counter() - began
+        self.report.append(FinaliserReport(entry.name, entry.kind, took, error))
+
+
+def _innermost(call: Any) -> Any:
+    while isinstance(call, functools.partial):
+        call = call.func
+    return call
+
+
+def _own_error(
+    error: BaseException | None, exc: BaseException | None, name: str
+) -> BaseException | None:
+    """`error` without what is only the body's own exception, come back."""
+    if error is None or error is exc:
+        return None
+    if isinstance(error, BaseExceptionGroup) and exc is not None:
+        rest = error.split(lambda leaf: leaf is exc)[1]
+        return rest if rest is None or len(rest.exceptions) > 1 else rest.exceptions[0]
+    if is_cancellation(error):
+        if is_cancellation(exc):
+            return None
+        cut = RuntimeError(f"`{name}` was cancelled from within")
+        cut.__cause__ = error
+        return cut
+    return error

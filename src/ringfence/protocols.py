@@ -1,0 +1,69 @@
+"""What scope and fence know of the layers above them, and no more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from .scope import RequestScope
+    from .settings import Settings
+
+__all__ = ["AuditSink", "EventSink", "Recipes", "Resolver", "SessionSource", "WebSocketManager"]
+
+
+class SessionSource(Protocol):
+    """Opens and guards database sessions, as `integrations.sqlalchemy.Database` does."""
+
+    def open_session(self, scope: RequestScope) -> Any:
+        """A new session of this scope, which registers its own closing with the scope."""
+
+    def adopt_session(self, scope: RequestScope, session: Any) -> None:
+        """Guard a session that was given explicitly, until the root of `scope` closes."""
+
+    async def before_response(self, root: RequestScope, status: int) -> None:
+        """Settle the tree's open sessions before a response with this status starts."""
+
+
+class Resolver(Protocol):
+    """Provides objects by type, as `injection.Container` does."""
+
+    async def resolve(self, scope: RequestScope, wanted: Any) -> Any:
+        """The object of that type which lives in this scope."""
+
+
+class EventSink(Protocol):
+    """Takes events for the current user's own connections."""
+
+    async def emit(self, scope: RequestScope, kind: str, data: dict[str, Any]) -> None:
+        """Deliver one event to the user of `scope`."""
+
+
+class AuditSink(Protocol):
+    """Keeps audit records."""
+
+    async def record(self, scope: RequestScope, kind: str, detail: dict[str, Any]) -> None:
+        """Keep one record; raise if it cannot be kept."""
+
+
+@runtime_checkable
+class WebSocketManager(Protocol):
+    """What a legacy WebSocket manager offers: sending to the user it was made for."""
+
+    async def send_to_user(self, user_id: str, message: dict[str, Any]) -> None:
+        """Send one message."""
+
+
+class Recipes(Protocol):
+    """What a scope asks of its fence, `ringfence.Ringfence`."""
+
+    @property
+    def settings(self) -> Settings:
+        """The application's settings."""
+
+    @property
+    def database(self) -> SessionSource | None:
+        """Where sessions come from, if anywhere."""
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether new roots are refused."""

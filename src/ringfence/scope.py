@@ -1,0 +1,664 @@
+"""RequestScope: the lifetime of one request, or of one operation within it."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context, ContextVar, copy_context
+from types import CodeType, MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import anyio
+import attrs
+
+from . import counters, generators, isolation
+from .errors import (
+    ConfigurationError,
+    ContextClosedError,
+    ContextIsolationError,
+    DrainingError,
+    NoContextError,
+    OwnershipError,
+    ScopeCloseError,
+    SessionIsolationError,
+)
+from .finalisers import FinaliserReport, Finalisers
+from .generators import CONTEXTLIB, GENERATOR_FLAGS, place
+from .identifiers import generate_id
+from .isolation import Claimant
+from .tasks import spawn, wait_out
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+
+    from .context import UserExecutionContext
+    from .protocols import Recipes
+    from .settings import Settings
+
+__all__ = ["RequestScope", "open_roots"]
+
+T = TypeVar("T")
+State = Literal["new", "open", "closing", "closed"]
+
+NEW: State = "new"
+OPEN: State = "open"
+CLOSING: State = "closing"
+CLOSED: State = "closed"
+_NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
+
+_current: ContextVar[RequestScope | None] = ContextVar("ringfence_scope", default=None)
+"""The scope that is open here. Set by `RequestScope` alone, on the way in and out."""
+_get = _current.get
+_set = _current.set
+_getframe = sys._getframe
+
+_roots: dict[RequestScope, None] = {}
+
+
+def open_roots() -> list[RequestScope]:
+    """The root scopes that are open in this process, oldest first."""
+    return list(_roots)
+
+
+class _Extras:
+    """What most scopes never have: made when the first of it is needed."""
+
+    __slots__ = (
+        "children", "claimant", "claims", "closed_event", "deadline", "exc", "finalisers",
+        "in_generator", "parent_closed", "request_id", "session", "session_mode", "timeout", "timeout_scope",
+        "transaction",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.children: dict[RequestScope, None] = {}
+        self.finalisers: Finalisers | None = None
+        self.claimant: Claimant | None = None
+        self.claims = _NO_CLAIMS
+        self.closed_event: anyio.Event | None = None
+        self.deadline: float | None = None
+        self.exc: BaseException | None = None
+        self.in_generator = False
+        self.parent_closed = False
+        self.request_id: str | None = None
+        self.session: Any = None
+        self.session_mode: str | None = None
+        self.timeout: float | None = None
+        self.timeout_scope: AbstractContextManager[Any] | None = None
+        self.transaction: str | None = None
+
+
+class RequestScope:
+    """
+    What is open now: the resources, children and objects of one request or operation.
+
+    It is the async context manager that `user_context`, `child_context` and `nobody` return;
+    it lives from entering that block to leaving it, and goes through the states `new`, `open`,
+    `closing` and `closed`. Once closed, everything that still holds it is refused. Use the one
+    that is open here::
+
+        connection = await current_scope().enter(open_connection())
+
+    Not made by hand. Leaving twice, out of order, or from another task is harmless.
+    """
+
+    __slots__ = (
+        "__weakref__", "_below", "_closed_code", "_closed_instruction", "_context", "_extras",
+        "_live", "_opened_code", "_opened_instruction", "_parent", "_recipes", "_root",
+        "_settings", "_state",
+    )  # fmt: skip
+
+    # Written on entering or on leaving, and read after that only.
+    _below: RequestScope | None  # what was current here before
+    _live: UserExecutionContext | None  # the context while it may be read
+    _opened_code: CodeType
+    _opened_instruction: int
+    _closed_code: CodeType | None
+    _closed_instruction: int
+
+    def __init__(
+        self,
+        context: UserExecutionContext | None,
+        parent: RequestScope | None,
+        recipes: Recipes | None,
+        settings: Settings,
+    ) -> None:
+        self._context = context
+        self._parent = parent
+        self._root: RequestScope = self if parent is None else parent._root
+        self._recipes = recipes
+        self._settings = settings
+        self._state = NEW
+        self._extras: _Extras | None = None
+
+    # --- the block ----------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Any:
+        frame = _getframe(1)
+        code = frame.f_code
+        if code.co_flags & GENERATOR_FLAGS or code.co_filename == CONTEXTLIB:
+            if self._extras is None or not self._extras.in_generator:
+                generators.refuse_generators(frame, self._settings.block_drivers)
+        if self._state is not NEW:
+            raise self._reentered()
+        below = _get()
+        if below is not None and below._state is CLOSED:
+            below = below._nearest_open()
+        parent = self._parent
+        context = self._context
+        if parent is not None:
+            if parent._state is not OPEN:
+                raise parent._closed_error()
+            parent._more().children[self] = None
+        else:
+            if self._recipes is not None and self._recipes.is_draining:
+                raise draining()
+            _roots[self] = None
+        self._below = below
+        self._opened_code = code
+        self._opened_instruction = frame.f_lasti
+        self._state = OPEN
+        self._live = context
+        if self._extras is not None or (context is not None and context._session is not None):
+            self._open_extras()
+        _set(self)
+        return self if context is None else context
+
+    def _open_extras(self) -> None:
+        try:
+            context, extras = self._context, self._more()
+            if context is not None and context._session is not None:
+                self._claim_session(context._session)
+            if extras.timeout is not None:
+                self._start_timeout(extras, extras.timeout)
+        except BaseException:
+            self._release()
+            self._end(self._opened_code, self._opened_instruction)
+            raise
+
+    def _claim_session(self, session: Any) -> None:
+        isolation.refuse_shared(session, "db_session")
+        isolation.registry.claim(session, self._root.claimant, error=SessionIsolationError)
+        database = self._recipes.database if self._recipes is not None else None
+        if database is not None:
+            database.adopt_session(self, session)
+
+    def _start_timeout(self, extras: _Extras, timeout: float) -> None:
+        own = anyio.current_time() + timeout
+        inherited = self._parent.deadline if self._parent is not None else None
+        extras.deadline = own if inherited is None else min(own, inherited)
+        extras.timeout_scope = anyio.fail_after(extras.deadline - anyio.current_time())
+        extras.timeout_scope.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: Any
+    ) -> bool | None:
+        frame = _getframe(1)
+        code, instruction = frame.f_code, frame.f_lasti
+        if self._state is OPEN and self._extras is None:
+            self._end(code, instruction)
+            return None
+        del frame  # a held frame keeps every local of its function alive
+        return await self._leave(exc, code, instruction)
+
+    def _end(self, code: CodeType | None, instruction: int) -> None:
+        """Closed: nothing of this scope answers any more, whatever still holds it."""
+        self._state = CLOSED
+        self._live = None
+        self._closed_code = code
+        self._closed_instruction = instruction
+        parent = self._parent
+        if parent is None:
+            _roots.pop(self, None)
+        else:
+            parent._more().children.pop(self, None)
+        below = self._below
+        if below is not None and below._state is CLOSED:
+            below = self._below = below._nearest_open()
+        if _get() is self:
+            _set(below)
+
+    def _nearest_open(self) -> RequestScope | None:
+        scope: RequestScope | None = self
+        while scope is not None and scope._state is CLOSED:
+            scope = scope._below
+        return scope
+
+    async def _leave(self, exc: BaseException | None, code: CodeType, instruction: int) -> bool:
+        extras = self._more()
+        if self._state is not OPEN:
+            return await self._rejoin(extras, exc)
+        self._state = CLOSING
+        extras.exc = exc
+        cancelled = None
+        finalisers = extras.finalisers
+        if extras.children or (finalisers is not None and not finalisers.run_inline()):
+            extras.closed_event = anyio.Event()
+            if isinstance(exc, GeneratorExit):
+                self._finish_elsewhere(exc, code, instruction)
+                return False
+            cancelled = await self._run_finalisers(exc)
+        self._finish(code, instruction)
+        return self._settle(extras, exc, cancelled)
+
+    async def _run_finalisers(self, exc: BaseException | None) -> BaseException | None:
+        """Close what is beneath, then our own; the last cancellation that arrived meanwhile."""
+        extras = self._more()
+        cancelled = None
+        for child in reversed(list(extras.children)):
+            cancelled = await child._close_with_parent(exc) or cancelled
+        if extras.finalisers is not None:
+            cancelled = await extras.finalisers.run(exc) or cancelled
+        return cancelled
+
+    async def _close_with_parent(self, exc: BaseException | None) -> BaseException | None:
+        extras = self._more()
+        if self._state is CLOSING and extras.closed_event is not None:
+            return await wait_out(extras.closed_event, 2 * self._settings.finaliser_timeout)
+        self._state = CLOSING
+        extras.exc = exc
+        extras.parent_closed = True
+        counters.count("scope.parent_closed")
+        extras.closed_event = anyio.Event()
+        cancelled = await self._run_finalisers(exc)
+        self._finish(None, 0)
+        parent = self._parent
+        if extras.finalisers is not None and parent is not None:
+            parent._finalisers().report.extend(
+                attrs.evolve(report, kind="child") for report in extras.finalisers.report
+            )
+        return cancelled
+
+    def _finish_elsewhere(self, exc: BaseException, code: CodeType, instruction: int) -> None:
+        """A coroutine that is being destroyed cannot await: the rest runs in a task of its own."""
+
+        async def finish() -> None:
+            await self._run_finalisers(exc)
+            self._finish(code, instruction)
+
+        try:
+            spawn(finish, "ringfence closer", self._own_context())
+        except RuntimeError:  # no event loop is left to run it
+            counters.count("finaliser.abandoned")
+            self._finish(code, instruction)
+
+    def _finish(self, code: CodeType | None, instruction: int) -> None:
+        self._release()
+        self._end(code, instruction)
+        extras = self._extras
+        if extras is not None and extras.closed_event is not None:
+            extras.closed_event.set()
+
+    def _release(self) -> None:
+        extras = self._extras
+        if extras is not None and extras.claimant is not None:
+            isolation.registry.release(extras.claimant)
+            extras.claimant = None
+
+    async def _rejoin(self, extras: _Extras, exc: BaseException | None) -> bool:
+        """A second exit: wait for the first, and leave what only this task can leave."""
+        cancelled = None
+        if self._state is CLOSING and extras.closed_event is not None:
+            cancelled = await wait_out(extras.closed_event, 2 * self._settings.finaliser_timeout)
+        if _get() is self and self._state is CLOSED:
+            _set(self._nearest_open())
+        return self._settle(extras, exc, cancelled, errors=())
+
+    def _settle(
+        self,
+        extras: _Extras,
+        exc: BaseException | None,
+        cancelled: BaseException | None,
+        errors: Sequence[FinaliserReport] | None = None,
+    ) -> bool:
+        """Raise what this block has to raise, or let the body's own exception pass."""
+        final = exc if cancelled is None else cancelled
+        timeout, extras.timeout_scope = extras.timeout_scope, None
+        if timeout is not None:
+            try:
+                timeout.__exit__(None if final is None else type(final), final, None)
+            except TimeoutError as late:
+                final = late
+        failed = [r for r in (self.report if errors is None else errors) if r.error is not None]
+        fatal = next((r.error for r in failed if not isinstance(r.error, Exception)), None)
+        if fatal is not None:
+            raise fatal
+        if final is None:
+            if failed:
+                raise ScopeCloseError(
+                    f"Request `{self.request_id}` succeeded, but {len(failed)} of its finalisers "
+                    "did not.",
+                    [r.error for r in failed if isinstance(r.error, Exception)],
+                    self.request_id,
+                )
+            return False
+        for report in failed:
+            final.add_note(f"ringfence: finaliser `{report.name}` failed: {report.error!r}")
+        if final is exc:
+            return False
+        raise final
+
+    # --- what it is ---------------------------------------------------------------------------
+
+    @property
+    def context(self) -> UserExecutionContext:
+        """
+        The facts.
+
+        Raises:
+            NoContextError: a scope of `nobody()`.
+            ContextClosedError: it has ended.
+        """
+        if self._state is CLOSED:
+            raise self._closed_error()
+        if self._context is None:
+            raise no_user()
+        return self._context
+
+    @property
+    def has_user(self) -> bool:
+        """Whether there is a context, as there is but for `nobody()`."""
+        return self._context is not None
+
+    @property
+    def request_id(self) -> str:
+        """The id of this request or operation; `nobody()` has one too."""
+        if self._context is not None:
+            return self._context.request_id
+        extras = self._more()
+        if extras.request_id is None:
+            extras.request_id = generate_id()
+        return extras.request_id
+
+    @property
+    def root(self) -> RequestScope:
+        """The scope that owns everything in this request tree."""
+        return self._root
+
+    @property
+    def parent(self) -> RequestScope | None:
+        """The scope this is a child of; `None` for a root."""
+        return self._parent
+
+    @property
+    def children(self) -> tuple[RequestScope, ...]:
+        """The children that are open, oldest first."""
+        return () if self._extras is None else tuple(self._extras.children)
+
+    @property
+    def state(self) -> State:
+        """`new`, `open`, `closing` or `closed`."""
+        return self._state
+
+    @property
+    def is_parent_closed(self) -> bool:
+        """Whether the parent closed it, while its own block was still running."""
+        return self._extras is not None and self._extras.parent_closed
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether its block ended without an exception. False while it is open."""
+        if self._state not in (CLOSING, CLOSED):
+            return False
+        extras = self._extras
+        return extras is None or (extras.exc is None and not extras.parent_closed)
+
+    @property
+    def deadline(self) -> float | None:
+        """When it must have ended, on the clock of `anyio.current_time()`; `None` if never."""
+        scope: RequestScope | None = self
+        while scope is not None:
+            if scope._extras is not None and scope._extras.deadline is not None:
+                return scope._extras.deadline
+            scope = scope._parent
+        return None
+
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        """What the identity said for authorisation; read-only, the same in the whole tree."""
+        extras = self._root._extras
+        return _NO_CLAIMS if extras is None else extras.claims
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that hold here."""
+        return self._settings
+
+    @property
+    def transaction(self) -> str | None:
+        """The transaction policy asked for in this scope; `None` for the database's own."""
+        return None if self._extras is None else self._extras.transaction
+
+    @property
+    def report(self) -> tuple[FinaliserReport, ...]:
+        """What became of each finaliser, in the order they ran. Complete once it is closed."""
+        finalisers = None if self._extras is None else self._extras.finalisers
+        return () if finalisers is None else tuple(finalisers.report)
+
+    @property
+    def needs_event_loop(self) -> bool:
+        """Whether closing it has something to await."""
+        extras = self._extras
+        return extras is not None and (
+            bool(extras.children)
+            or (extras.finalisers is not None and not extras.finalisers.is_plain)
+        )
+
+    @property
+    def claimant(self) -> Claimant:
+        """Who owns, in the registry, what this request tree owns. For integrations."""
+        root = self._root
+        if root._state is CLOSED:
+            raise root._closed_error()
+        extras = root._more()
+        if extras.claimant is None:
+            extras.claimant = Claimant(root.request_id)
+        return extras.claimant
+
+    @property
+    def opened_at(self) -> str:
+        """Where its block began: `file:line in function`."""
+        if self._state is NEW:
+            return "nowhere yet"
+        return place(self._opened_code, self._opened_instruction)
+
+    @property
+    def closed_at(self) -> str | None:
+        """Where its block ended; `None` while it is open."""
+        if self._state is not CLOSED:
+            return None
+        if self._closed_code is None:
+            return "the end of its parent"
+        return place(self._closed_code, self._closed_instruction)
+
+    def __repr__(self) -> str:
+        return f"<RequestScope {self.request_id} {self._state}>"
+
+    # --- what it does -------------------------------------------------------------------------
+
+    async def enter(self, manager: AbstractAsyncContextManager[T] | AbstractContextManager[T]) -> T:
+        """
+        Enter a context manager now, leave it when this scope ends, and return its value.
+
+        Both halves run in one task of the manager's own, as cancel scopes, task groups and locks
+        demand. ContextVars that it sets do not reach the body, and it cannot swallow the body's
+        exception.
+
+        Raises:
+            WrongTypeError: no context manager.
+            ContextClosedError: the scope is closing or has ended.
+        """
+        self._require_open()
+        value: T = await self._finalisers().enter(manager)
+        return value
+
+    def callback(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Callable[[], None]:
+        """
+        Call `fn`, sync or async, when this scope ends; returns a function that forgets it.
+
+        Finalisers run last in first out, each once, each within `Settings.finaliser_timeout`.
+
+        Raises:
+            ContextClosedError: the scope is closing or has ended.
+        """
+        self._require_open()
+        name = getattr(fn, "__qualname__", type(fn).__qualname__)
+        finalisers = self._finalisers()
+        handle = finalisers.add(functools.partial(fn, *args, **kwargs), name)
+        return functools.partial(finalisers.discard, handle)
+
+    def own(self, obj: T) -> T:
+        """
+        Make `obj` belong to this request tree until its root closes, and return it.
+
+        Raises:
+            OwnershipError: it belongs to another.
+            WrongTypeError: a value, type, module or function.
+            ContextLimitError: more than `Settings.max_owned` objects.
+        """
+        self._require_open()
+        self.check(obj)
+        isolation.registry.claim(obj, self.claimant, limit=self._settings.max_owned)
+        isolation.stamp(obj, self._root)
+        return obj
+
+    def check(self, obj: T) -> T:
+        """
+        Return `obj`, unless it belongs to another request tree. Costs one look-up.
+
+        Raises:
+            OwnershipError: it belongs to another.
+            ContextClosedError: it belongs to one that has ended.
+        """
+        self._require_here()
+        owner = isolation.stamp_of(obj)
+        if owner is not None:
+            check_owner(obj, owner, self)
+        claimant = isolation.registry.owner_of(obj)
+        if claimant is not None and claimant is not self._root._more().claimant:
+            raise isolation.foreign_object(obj, claimant.request_id, self.request_id)
+        return obj
+
+    @property
+    def db_session(self) -> Any:
+        """
+        The session that was given, else this scope's own, opened on first use, else `None`.
+
+        Raises:
+            ContextClosedError: the scope has ended.
+            SessionIsolationError: asked for from another request.
+        """
+        self._require_here(SessionIsolationError)
+        if self._context is not None and self._context._session is not None:
+            return self._context._session
+        extras = self._more()
+        database = None if self._recipes is None else self._recipes.database
+        if extras.session is None and database is not None:
+            if extras.session_mode == "share" and self._parent is not None:
+                return self._parent.db_session
+            if self._state is not OPEN:
+                raise self._closed_error()
+            extras.session = database.open_session(self)
+        return extras.session
+
+    @property
+    def has_db_session(self) -> bool:
+        """Whether `db_session` would give one; opens nothing."""
+        if self._context is not None and self._context._session is not None:
+            return True
+        return self._recipes is not None and self._recipes.database is not None
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _more(self) -> _Extras:
+        extras = self._extras
+        if extras is None:
+            extras = self._extras = _Extras()
+        return extras
+
+    def _finalisers(self) -> Finalisers:
+        extras = self._more()
+        if extras.finalisers is None:
+            extras.finalisers = Finalisers(self._settings.finaliser_timeout, self._own_context)
+        return extras.finalisers
+
+    def _own_context(self) -> Context:
+        """A copy of the context that is current, in which this scope is."""
+        context = copy_context()
+        context.run(_set, self)
+        return context
+
+    def _require_open(self) -> None:
+        if self._state is not OPEN:
+            raise self._closed_error()
+        self._require_here()
+
+    def _require_here(self, error: type[ContextIsolationError] = OwnershipError) -> None:
+        """Refuse a scope that has ended, and one that was captured and is used by another."""
+        if self._state is CLOSED or self._state is NEW:
+            raise self._closed_error()
+        here = _get()
+        if here is None:
+            raise nothing_open()
+        if here._state is CLOSED:
+            raise here._closed_error()
+        if here._root is not self._root:
+            raise isolation.foreign_object(self, self.request_id, here.request_id, error)
+
+    def _reentered(self) -> Exception:
+        if self._state is CLOSED:
+            return self._closed_error()
+        return ConfigurationError(
+            f"The block of request `{self.request_id}` is open already.",
+            "Call `user_context(...)` or `child_context(...)` again for each block.",
+        )
+
+    def _closed_error(self) -> ContextClosedError:
+        if self._state is NEW:
+            return ContextClosedError(
+                "This scope was never entered.",
+                "Write `async with` in front of it.",
+                request_id=self.request_id,
+            )
+        ended = "is closing" if self._state is CLOSING else f"ended at {self.closed_at}"
+        return ContextClosedError(
+            f"The scope of request `{self.request_id}`, opened at {self.opened_at}, {ended}.",
+            "Take what you need from it before its block ends; for work that goes on, use "
+            "`task_group()` inside it, `bind(fn)` for callbacks, or `fence.detach(fn)` for what "
+            "outlives it.",
+            request_id=self.request_id,
+            opened_at=self.opened_at,
+            closed_at=self.closed_at,
+        )
+
+
+def check_owner(obj: object, owner: RequestScope, user: RequestScope) -> None:
+    """Raise unless `owner`, a root, is open and is the root of `user`."""
+    if owner._state is CLOSED:
+        raise owner._closed_error()
+    if owner is not user._root:
+        raise isolation.foreign_object(obj, owner.request_id, user.request_id)
+
+
+def nothing_open() -> NoContextError:
+    """The error for a place where no scope is open."""
+    return NoContextError(
+        "No scope is open here.",
+        "Enter one with `async with user_context(...)`, or add `UserContextMiddleware`; a plain "
+        "thread or executor needs `bind(fn)`.",
+    )
+
+
+def no_user() -> NoContextError:
+    """The error for a scope that has no user."""
+    return NoContextError(
+        "The scope that is open here belongs to nobody.",
+        "Ask `current_scope()` for resources; a context is there once somebody is identified.",
+    )
+
+
+def draining() -> DrainingError:
+    """The error for a new root while the application shuts down."""
+    return DrainingError(
+        "The application is shutting down.", "Try again; another instance will answer."
+    )

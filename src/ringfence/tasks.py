@@ -1,0 +1,125 @@
+"""Tasks of the event loop's own, which only their maker can cancel, and waiting for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import anyio
+
+from . import counters
+
+__all__ = ["Job", "is_cancellation", "is_on_trio", "spawn", "wait_out"]
+
+_running: set[asyncio.Task[None]] = set()  # the event loop itself keeps weak references only
+
+
+def is_on_trio() -> bool:
+    """Whether the calling code runs in a trio task."""
+    trio: Any = sys.modules.get("trio")
+    return trio is not None and bool(trio.lowlevel.in_trio_task())
+
+
+def is_cancellation(error: BaseException | None) -> bool:
+    """Whether this is asyncio's or trio's cancellation."""
+    if isinstance(error, asyncio.CancelledError):
+        return True
+    trio: Any = sys.modules.get("trio")
+    return trio is not None and isinstance(error, trio.Cancelled)
+
+
+def spawn(
+    work: Callable[[], Coroutine[Any, Any, None]], name: str, context: contextvars.Context
+) -> Callable[[], object]:
+    """
+    Start a task in `context` that belongs to the event loop, and return what cancels it.
+
+    `work` must raise nothing: there is nobody to hear it.
+    """
+    if is_on_trio():
+        import trio
+
+        scope = trio.CancelScope()
+
+        async def main() -> None:
+            with scope:
+                await work()
+
+        trio.lowlevel.spawn_system_task(main, name=name, context=context)
+        return scope.cancel
+    task = asyncio.get_running_loop().create_task(work(), name=name, context=context)
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    return task.cancel
+
+
+class Job:
+    """
+    Work in a task of its own, which no cancellation but ours can reach.
+
+    Lives until the work is done; then `error` is what it raised, and `done` is set.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[], Coroutine[Any, Any, None]],
+        name: str,
+        context: contextvars.Context,
+        at_end: Callable[[], None] | None = None,
+    ) -> None:
+        self.done = anyio.Event()
+        self.error: BaseException | None = None
+        self._work = work
+        self._at_end = at_end
+        self.cancel = spawn(self._run, name, context)
+
+    async def _run(self) -> None:
+        try:
+            await self._work()
+        except BaseException as error:  # kept, for whoever waits
+            self.error = error
+        finally:
+            if self._at_end is not None:
+                self._at_end()
+            self.done.set()
+
+    async def wait(self, limit: float) -> tuple[BaseException | None, BaseException | None]:
+        """
+        Wait `limit` seconds, then cancel the work and wait as long again.
+
+        Returns what it raised (`TimeoutError` if it was cut short), and the last cancellation
+        that the waiting task got meanwhile.
+        """
+        cancelled = await wait_out(self.done, limit)
+        if self.done.is_set():
+            return self.error, cancelled
+        counters.count("finaliser.timeout")
+        late = TimeoutError(f"took longer than {limit:g} s and was cancelled")
+        self.cancel()
+        cancelled = await wait_out(self.done, limit) or cancelled
+        if not self.done.is_set():
+            counters.count("finaliser.abandoned")
+            late = TimeoutError(f"took longer than {limit:g} s, would not stop, and was abandoned")
+        late.__cause__ = self.error
+        return late, cancelled
+
+
+async def wait_out(event: anyio.Event, limit: float | None) -> BaseException | None:
+    """
+    Wait for `event` at most `limit` seconds, whatever cancellations arrive.
+
+    A shield keeps off anyio's and trio's; those of `task.cancel()` are caught, and the last is
+    returned, for the caller to raise when it is done.
+    """
+    cancelled: BaseException | None = None
+    deadline = float("inf") if limit is None else anyio.current_time() + limit
+    while not event.is_set() and anyio.current_time() < deadline:
+        try:
+            with anyio.CancelScope(shield=True, deadline=deadline):
+                await event.wait()
+        except asyncio.CancelledError as error:
+            cancelled = error
+    return cancelled
