@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 import attrs
 
@@ -280,8 +280,10 @@ class UserExecutionContext:
         scope = self._scope
         if scope is None:  # a tree of its own begins here
             object.__setattr__(self, "_scope", Claimant(self.request_id))
-        bound = scope is not None and not isinstance(scope, Claimant)
-        settings = scope.settings if bound else default_settings()
+        if scope is None or isinstance(scope, Claimant):
+            settings = default_settings()
+        else:
+            settings = scope.settings
         child = derive_child(
             self,
             operation_name,
@@ -291,7 +293,7 @@ class UserExecutionContext:
             session=self._session,
         )
         object.__setattr__(child, "_scope", self._scope)
-        return child
+        return cast("Self", child)
 
     def with_db_session(self, db_session: Any) -> Self:
         """A copy with this session; same request id. Raises `InvalidContextError` for `None`."""
@@ -423,7 +425,7 @@ class UserExecutionContext:
     def __copy__(self) -> Self:
         """A copy with copied data, of the same tree, bound to no scope."""
         scope = self._scope
-        return bound_copy(self, scope if isinstance(scope, Claimant) else None)
+        return cast("Self", bound_copy(self, scope if isinstance(scope, Claimant) else None))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self.__copy__()

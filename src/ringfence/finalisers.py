@@ -137,7 +137,7 @@ class Finalisers:
     def discard(self, handle: object) -> None:
         """Forget a registered function, if it has not run."""
         if handle in self.entries:
-            self.entries.remove(handle)  # type: ignore[arg-type]
+            self.entries.remove(handle)
 
     async def enter(self, manager: Any) -> Any:
         """Enter a context manager in a task that will also leave it, and return its value."""
@@ -192,10 +192,10 @@ class Finalisers:
     async def run(self, exc: BaseException | None) -> BaseException | None:
         """Run the rest; the last cancellation that arrived meanwhile, for the caller to raise."""
         cancelled = None
-        for entry in self._entering:
-            if not entry.is_entered:
-                entry.job.cancel()
-                cancelled = await wait_out(entry.ready, self._limit) or cancelled
+        for entering in self._entering:
+            if not entering.is_entered:
+                entering.job.cancel()
+                cancelled = await wait_out(entering.ready, self._limit) or cancelled
         while not self.run_inline():
             if not self.entries:
                 break

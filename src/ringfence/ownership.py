@@ -44,7 +44,7 @@ def owned(cls: C) -> C:
             f"Instances of `{cls.__name__}` have no place for their owner.",
             f'Add `"{STAMP}"` to its `__slots__`.',
         )
-    setattr(cls, "__ringfence_owned__", True)
+    cls.__ringfence_owned__ = True  # type: ignore[attr-defined]
     _stamp_at_birth(cls)
     _guard_attributes(cls)
     for name, member in list(vars(cls).items()):
@@ -54,7 +54,7 @@ def owned(cls: C) -> C:
     return cls
 
 
-def _stamp_at_birth(cls: type) -> None:
+def _stamp_at_birth(cls: Any) -> None:
     make = cls.__new__
 
     def __new__(subclass: type, *args: Any, **kwargs: Any) -> Any:
@@ -64,10 +64,10 @@ def _stamp_at_birth(cls: type) -> None:
             stamp(self, scope._root)
         return self
 
-    setattr(cls, "__new__", __new__)
+    cls.__new__ = __new__
 
 
-def _guard_attributes(cls: type) -> None:
+def _guard_attributes(cls: Any) -> None:
     read, write, delete = cls.__getattribute__, cls.__setattr__, cls.__delattr__
 
     def __getattribute__(self: Any, name: str) -> Any:
@@ -83,9 +83,9 @@ def _guard_attributes(cls: type) -> None:
         _check(self)
         delete(self, name)
 
-    setattr(cls, "__getattribute__", __getattribute__)
-    setattr(cls, "__setattr__", __setattr__)
-    setattr(cls, "__delattr__", __delattr__)
+    cls.__getattribute__ = __getattribute__
+    cls.__setattr__ = __setattr__
+    cls.__delattr__ = __delattr__
 
 
 def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -20,6 +20,7 @@ BLOCK_DRIVERS = frozenset(
     {
         "anyio._backends._asyncio:TestRunner._run_tests_and_fixtures",
         "anyio._backends._trio:TestRunner._run_tests_and_fixtures",
+        "pytest_asyncio.plugin:_wrap_asyncgen_fixture.<locals>._asyncgen_fixture_wrapper.<locals>.setup",
         "taskiq_dependencies.ctx:AsyncResolveContext.resolver",
     }
 )

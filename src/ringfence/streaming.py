@@ -95,7 +95,8 @@ class BoundStream(Generic[T]):
     """
 
     def __init__(self, generator: AsyncGenerator[T, None]) -> None:
-        if not inspect.isasyncgen(generator):
+        is_generator: bool = inspect.isasyncgen(generator)
+        if not is_generator:
             raise WrongTypeError(
                 f"`bound_stream` takes an async generator, not a `{type(generator).__name__}`.",
                 "Call the generator function: `bound_stream(tokens())`.",
@@ -167,6 +168,7 @@ class BoundStream(Generic[T]):
             ended = RuntimeError("the generator was cancelled from within")
             ended.__cause__ = error
             return ended
+        driver.error = StopAsyncIteration()  # an error is raised once; then it is exhausted
         return error
 
     async def _stop(self, driver: _Driver[T]) -> BaseException | None:

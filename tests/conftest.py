@@ -1,0 +1,54 @@
+"""Every neutral test runs on each event loop; whatever a test leaves open fails it."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from ringfence import clear_shared_object_registry, counters
+from ringfence.isolation import registry
+from ringfence.scope import open_roots
+
+BACKENDS = [
+    pytest.param(("asyncio", {}), id="asyncio"),
+    pytest.param(("trio", {}), id="trio"),
+]
+if importlib.util.find_spec("uvloop") is not None:
+    BACKENDS.insert(1, pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"))
+if sys.version_info >= (3, 12):
+    import asyncio
+
+    def _eager_loop() -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        loop.set_task_factory(asyncio.eager_task_factory)
+        return loop
+
+    BACKENDS.append(pytest.param(("asyncio", {"loop_factory": _eager_loop}), id="eager"))
+
+
+@pytest.fixture(params=BACKENDS)
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left() -> Iterator[None]:
+    """No test may leave a scope open or an object registered."""
+    before = set(open_roots())
+    counters.reset()
+    yield
+    clear_shared_object_registry()
+    left = [scope for scope in open_roots() if scope not in before]
+    for scope in left:  # so that only the guilty test fails
+        scope._release()
+        scope._end(None, 0)
+    if len(registry):
+        gc.collect()
+    entries = len(registry)
+    registry._entries.clear()
+    assert not left, f"left open: {left}"
+    assert not entries, f"{entries} objects left in the registry"
