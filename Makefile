@@ -29,7 +29,7 @@ check: $(STAMP)  ## lint, format and types
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
-	@$(BIN)/pyright
+	@$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(STAMP)  ## benchmarks against peers (ARGS=... is passed on)
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -103,6 +103,10 @@ class _Entered:
         return bool(kind.__exit__(manager, *details))
 
 
+class EnteringStopped(Exception):
+    """A manager was not entered, because its scope began to close meanwhile."""
+
+
 class Finalisers:
     """
     The clean-up of one scope: what was registered, in the order it was.
@@ -156,9 +160,10 @@ class Finalisers:
             self._entering.remove(entry)
         if entry.is_entered:
             return entry.value
-        raise entry.job.error or TimeoutError(
-            f"Entering `{entry.name}` was cancelled: its scope is closing."
-        )
+        error = entry.job.error
+        if error is None or is_cancellation(error):
+            raise EnteringStopped
+        raise error
 
     async def _until_ready(self, entry: _Entered) -> None:
         try:

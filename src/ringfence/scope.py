@@ -23,7 +23,7 @@ from .errors import (
     ScopeCloseError,
     SessionIsolationError,
 )
-from .finalisers import FinaliserReport, Finalisers
+from .finalisers import EnteringStopped, FinaliserReport, Finalisers
 from .generators import CONTEXTLIB, GENERATOR_FLAGS, place
 from .identifiers import generate_id
 from .isolation import Claimant
@@ -489,7 +489,12 @@ class RequestScope:
             ContextClosedError: the scope is closing or has ended.
         """
         self._require_open()
-        value: T = await self._finalisers().enter(manager)
+        try:
+            value: T = await self._finalisers().enter(manager)
+        except EnteringStopped:
+            raise self._closed_error() from None
+        if self._state is not OPEN:
+            raise self._closed_error()
         return value
 
     def callback(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Callable[[], None]:

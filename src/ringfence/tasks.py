@@ -74,11 +74,22 @@ class Job:
         self.error: BaseException | None = None
         self._work = work
         self._at_end = at_end
-        self.cancel = spawn(self._run, name, context)
+        self._has_begun = False
+        self._is_void = False
+        self._cancel = spawn(self._run, name, context)
+
+    def cancel(self) -> None:
+        """Cancel the work. What has not begun never will: asyncio would drop it unheard."""
+        if self._has_begun:
+            self._cancel()
+        else:
+            self._is_void = True
 
     async def _run(self) -> None:
+        self._has_begun = True
         try:
-            await self._work()
+            if not self._is_void:
+                await self._work()
         except BaseException as error:  # kept, for whoever waits
             self.error = error
         finally:

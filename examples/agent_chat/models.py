@@ -1,0 +1,33 @@
+"""Two tables: what users said, and what the tools noted for them."""
+
+from __future__ import annotations
+
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Message(Base):
+    __tablename__ = "messages"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(index=True)
+    thread_id: Mapped[str]
+    run_id: Mapped[str]
+    text: Mapped[str]
+
+
+class Note(Base):
+    __tablename__ = "notes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(index=True)
+    run_id: Mapped[str]
+    request_id: Mapped[str]  # of the operation that wrote it
+    tool: Mapped[str]
+    text: Mapped[str]
+
+    def to_json(self) -> dict[str, str]:
+        return {"run_id": self.run_id, "tool": self.tool, "text": self.text}

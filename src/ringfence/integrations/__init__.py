@@ -1,0 +1,1 @@
+"""One module per partner; each imports its partner and is imported by name."""

@@ -1,0 +1,292 @@
+"""The guard on one database session: whose it is, and which task is using it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from greenlet import getcurrent
+from sqlalchemy import Connection, Engine
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from ..errors import ConcurrentSessionError, DatabasePolicyError, SessionIsolationError
+from ..scope import CLOSED, RequestScope, _get, nothing_open
+from . import _session_connections as connections
+
+__all__ = ["SessionGuard", "guard", "guard_of", "session_of", "unguard"]
+
+_GUARD = "_ringfence_guard"
+_numbers = itertools.count()
+
+
+class SessionGuard:
+    """
+    Whose a session is, which task is using it, and which connections it holds.
+
+    Lives on the sync session, from `guard` to `unguard` or, once its scope has closed the
+    session, for ever: a closed session stays refused.
+
+    Attributes:
+        scope: the scope that the session was made for, or that it was given to.
+        owner: the root of that scope; its whole tree may use the session.
+        number: greater than that of every session that was guarded before.
+    """
+
+    __slots__ = (
+        "_admitted", "_greenlet", "_held", "_servant", "_task", "_written_on", "is_read_only",
+        "number", "owner", "scope",
+    )  # fmt: skip
+
+    def __init__(self, scope: RequestScope, is_read_only: Callable[[], bool]) -> None:
+        self.scope = scope
+        self.owner = scope.root
+        self.is_read_only = is_read_only
+        self.number = next(_numbers)
+        self._admitted: RequestScope | None = self.owner
+        self._servant: asyncio.Task[Any] | None = None
+        self._greenlet: Any = None  # of the last call; true while that has not ended
+        self._task: asyncio.Task[Any] | None = None
+        self._held: list[Connection] = []
+        self._written_on: Connection | None = None
+
+    # --- who may use it -----------------------------------------------------------------------
+
+    def check(self) -> None:
+        """
+        Let the code that runs here use the session, and note that it does.
+
+        SQLAlchemy runs each awaited call in a greenlet, which is alive until the call ends: that
+        is how a second task is noticed, without anything to undo when a call is cancelled.
+
+        Raises:
+            SessionIsolationError: it belongs to another request.
+            ContextClosedError: its scope has ended, or the one that is current here.
+            NoContextError: no scope is open here.
+            ConcurrentSessionError: another task is using it.
+        """
+        here = _get()
+        if here is None or here._root is not self._admitted or here._state is CLOSED:
+            self._refuse_strangers(here)
+        current = getcurrent()
+        if self._greenlet:
+            if self._greenlet is not current and self._task is not _current_task():
+                raise self._in_use()
+        elif getattr(current, "__sqlalchemy_greenlet_provider__", False):
+            self._greenlet, self._task = current, _current_task()
+
+    def _refuse_strangers(self, here: RequestScope | None) -> None:
+        if self._servant is not None and self._servant is _current_task():
+            return
+        if self._admitted is None:
+            raise self.scope._closed_error()
+        if self.owner._state is CLOSED:
+            raise self.owner._closed_error()
+        if here is None:
+            raise nothing_open()
+        if here._state is CLOSED:
+            raise here._closed_error()
+        raise self.foreign(here)
+
+    def foreign(self, here: RequestScope) -> SessionIsolationError:
+        """The error for this session met in the request of `here`."""
+        return SessionIsolationError(
+            f"This session belongs to request `{self.owner.request_id}`, opened at "
+            f"{self.owner.opened_at}, but request `{here.request_id}` is using it.",
+            "Use `current_context().db_session` in each request; for work that outlives its "
+            "request, `fence.detach(fn)`.",
+            owner_request_id=self.owner.request_id,
+            request_id=here.request_id,
+        )
+
+    def _in_use(self) -> ConcurrentSessionError:
+        return ConcurrentSessionError(
+            f"The session of request `{self.scope.request_id}` is in use by another task.",
+            "Await one call before the next, or open a `child_context` for each parallel "
+            "operation: it has a session of its own.",
+            owner_request_id=self.owner.request_id,
+            request_id=self.scope.request_id,
+        )
+
+    @contextmanager
+    def served(self) -> Iterator[None]:
+        """A block in which this task settles the session for its owner, whatever is current."""
+        before, self._servant = self._servant, _current_task()
+        try:
+            yield
+        finally:
+            self._servant = before
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call is under way."""
+        return bool(self._greenlet)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether its scope is closing the session, or has."""
+        return self._admitted is None
+
+    def close(self) -> None:
+        """Admit nobody any more, but a call that is under way, to its end."""
+        self._admitted = None
+
+    def forget(self) -> None:
+        """Let go of whoever used it; a call that is still under way is refused from now on."""
+        self._greenlet = self._task = None
+
+    # --- what it holds ------------------------------------------------------------------------
+
+    def held(self) -> list[Connection]:
+        """The pooled connections that the session holds."""
+        self._held = [connection for connection in self._held if not connection.closed]
+        return self._held
+
+    def holds(self, engine: Engine) -> bool:
+        """Whether one of them is of this engine."""
+        return any(connection.engine is engine for connection in self.held())
+
+    def took(self, connection: Connection) -> None:
+        """Note a connection that was checked out."""
+        self._held.append(connection)
+
+    def wrote(self, connection: Connection) -> None:
+        """Note that something was written, or locked, in the open transaction."""
+        self._written_on = connection
+
+    @property
+    def written_on(self) -> Connection | None:
+        """The connection on which the open transaction has written, if it has."""
+        if self._written_on is not None and self._written_on.closed:
+            self._written_on = None
+        return self._written_on
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # a thread without an event loop
+        return None
+
+
+# --- the session ------------------------------------------------------------------------------
+
+
+class GuardedSession(Session):
+    """
+    What a guarded sync session is, besides the class it was made as.
+
+    It is the sync session that is guarded, not `AsyncSession`: everything ends there, also what
+    is reached through instances, transactions and `run_sync`.
+    """
+
+    __slots__ = ()
+
+    def flush(self, objects: Any = None) -> None:
+        """As in SQLAlchemy; raises `DatabasePolicyError` for changes in a read-only scope."""
+        own = guard_of(self)
+        if own is not None and own.is_read_only() and has_changes(self):
+            raise connections.read_only(own.scope)
+        super().flush(objects)
+
+    def get_bind(self, *args: Any, **kwargs: Any) -> Engine | Connection:
+        """As in SQLAlchemy; a flush takes its connection here, where it can be limited."""
+        bind = super().get_bind(*args, **kwargs)
+        if self._flushing:
+            self._connection_for_bind(bind)
+        return bind
+
+    def _connection_for_bind(self, engine: Any, *args: Any, **kwargs: Any) -> Connection:
+        connect = functools.partial(super()._connection_for_bind, engine, *args, **kwargs)
+        own = guard_of(self)
+        if own is None or not isinstance(engine, Engine) or own.holds(engine):
+            return connect()
+        return connections.check_out(own, engine, connect)
+
+
+@functools.cache
+def _guarded(cls: type[Session]) -> type[Session]:
+    """The guarded twin of a session class: every attribute but `__dunder__` ones is checked."""
+    read: Any = cls.__getattribute__
+    write: Any = cls.__setattr__
+
+    def __getattribute__(self: Session, name: str) -> Any:
+        own = read(self, _GUARD)
+        if own._greenlet is not getcurrent() and name[:2] != "__":
+            own.check()
+        return read(self, name)
+
+    def __setattr__(self: Session, name: str, value: Any) -> None:
+        own = read(self, _GUARD)
+        if own._greenlet is not getcurrent() and name[:2] != "__":
+            own.check()
+        write(self, name, value)
+
+    body = {
+        "__slots__": (),
+        "__module__": cls.__module__,
+        "__getattribute__": __getattribute__,
+        "__setattr__": __setattr__,
+    }
+    return type(f"Guarded{cls.__name__}", (GuardedSession, cls), body)
+
+
+def guard(
+    sync_session: Session, scope: RequestScope, is_read_only: Callable[[], bool]
+) -> SessionGuard:
+    """Guard a session for the tree of `scope`, connections that it holds already included."""
+    own = SessionGuard(scope, is_read_only)
+    held = _connections_of(sync_session)
+    vars(sync_session)[_GUARD] = own
+    sync_session.__class__ = _guarded(type(sync_session))
+    for connection in held:
+        connections.watch(own, connection)
+    return own
+
+
+def unguard(sync_session: Session) -> None:
+    """Take the guard off; the session is again what it was."""
+    own = guard_of(sync_session)
+    if own is None:
+        return
+    own.forget()
+    for connection in own.held():
+        connections.unwatch(connection)
+    sync_session.__class__ = type(sync_session).__mro__[2]
+    del vars(sync_session)[_GUARD]
+
+
+def guard_of(sync_session: Session) -> SessionGuard | None:
+    """The guard of a session, if it has one."""
+    return vars(sync_session).get(_GUARD)
+
+
+def session_of(scope: RequestScope) -> AsyncSession | None:
+    """The session that is open in `scope` itself, given or its own; opens none."""
+    context, extras = scope._context, scope._extras
+    session = None if context is None else context._session
+    if session is None and extras is not None:
+        session = extras.session
+    return session if issubclass(type(session), AsyncSession) else None
+
+
+def has_changes(sync_session: Session) -> bool:
+    """Whether a flush would write something."""
+    return bool(
+        sync_session.new
+        or sync_session.deleted
+        or any(sync_session.is_modified(instance) for instance in sync_session.dirty)
+    )
+
+
+def _connections_of(sync_session: Session) -> list[Connection]:
+    """The pooled connections of the open transaction; public only since SQLAlchemy 2.1.7."""
+    transaction = sync_session.get_transaction()
+    if transaction is None:
+        return []
+    entries = transaction._connections.values()
+    return [connection for connection, _, _, is_pooled in set(entries) if is_pooled]
