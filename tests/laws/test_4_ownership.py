@@ -52,6 +52,12 @@ class Slotted:
         self.value = 1
 
 
+@owned
+class Tool:
+    def __call__(self) -> str:
+        return "called"  # touches no attribute, so only the call itself can be guarded
+
+
 class Special(Memory):
     pass
 
@@ -84,6 +90,15 @@ async def test_every_use_of_an_owned_object_by_another_is_refused(kind: type[Mem
                 assert caught.value.request_id == bob.request_id
                 assert "alice" not in str(caught.value)
         assert memory[0] == "mine"
+
+
+async def test_a_special_method_that_touches_nothing_is_guarded_too() -> None:
+    async with user_context("alice-1"):
+        tool = Tool()
+        assert tool() == "called"
+        async with user_context("bob-22"):
+            with pytest.raises(OwnershipError):
+                tool()
 
 
 async def test_slots_are_enough_if_there_is_one_for_the_owner() -> None:
@@ -169,11 +184,26 @@ async def test_a_captured_scope_is_refused_to_others() -> None:
     async with user_context("alice-1"):
         scope = current_scope()
         async with user_context("bob-22"):
-            for use in (lambda: scope.callback(print), lambda: scope.own([]), lambda: scope.check(1)):
+            for use in (
+                lambda: scope.callback(print),
+                lambda: scope.own([]),
+                lambda: scope.check(1),
+            ):
                 with pytest.raises(OwnershipError):
                     use()
             with pytest.raises(OwnershipError):
                 await scope.enter(anyio.Lock())
+
+
+async def test_the_identity_of_what_is_owned_cannot_pass_to_another_object() -> None:
+    """By garbage collection: a bare `id` is used again at once."""
+    async with user_context("alice-1"):
+        for number in range(1000):
+            current_scope().own([number])  # kept by nobody else
+        async with user_context("bob-22"):
+            for number in range(1000):
+                current_scope().check([number])
+                current_scope().own([number])
 
 
 @pytest.mark.parametrize("value", ["active", 5, None, True, (), b"x", int, threading, print, len])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 from collections.abc import AsyncIterator
 
@@ -11,8 +12,9 @@ import anyio
 import pytest
 
 from ringfence import (
-    Ringfence,
+    ContextClosedError,
     RequestScope,
+    Ringfence,
     ScopeCloseError,
     Settings,
     WrongTypeError,
@@ -22,6 +24,7 @@ from ringfence import (
     current_scope,
     user_context,
 )
+from ringfence.tasks import Job
 
 FAST = Ringfence(settings=Settings(finaliser_timeout=0.1))
 
@@ -344,6 +347,29 @@ async def test_the_scope_is_current_in_its_finalisers_wherever_it_is_left() -> N
     async with user_context("bob-22"):
         await block.__aexit__(None, None, None)
     assert seen == [ctx.request_id] * 3
+
+
+async def test_a_job_cancelled_before_it_begins_ends_all_the_same() -> None:
+    job = Job(anyio.sleep_forever, "never", contextvars.copy_context())
+    job.cancel()
+    with anyio.fail_after(1):
+        await job.done.wait()
+
+
+async def test_a_scope_that_closes_refuses_what_is_being_entered() -> None:
+    outcomes: list[object] = []
+
+    async def enter() -> None:
+        try:
+            await current_scope().enter(_resource([], "late"))
+        except ContextClosedError as error:
+            outcomes.append(error.code)
+
+    async with anyio.create_task_group() as tasks:
+        async with user_context("alice-1"):
+            tasks.start_soon(enter)
+            await anyio.sleep(0)
+    assert outcomes in ([], ["RF102"])
 
 
 # --- children ---------------------------------------------------------------------------------

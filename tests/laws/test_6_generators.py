@@ -121,7 +121,7 @@ async def test_in_generator_is_the_word_of_somebody_who_knows() -> None:
         await anext(generator)
 
 
-FIXTURES = '''
+FIXTURES = """
 import pytest
 from ringfence import current_context, user_context
 
@@ -133,7 +133,7 @@ async def alice({arguments}):
 {mark}
 async def test_it(alice):
     assert current_context() is alice
-'''
+"""
 
 
 def _run_pytest(path: Path, source: str, *options: str) -> str:
@@ -166,7 +166,7 @@ def test_the_fixture_runner_of_pytest_asyncio(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_taskiq_dependencies(anyio_backend: str) -> None:
-    from taskiq_dependencies import Depends, DependencyGraph
+    from taskiq_dependencies import DependencyGraph, Depends
 
     async def alice() -> AsyncIterator[str]:
         async with user_context("alice-1") as ctx:

@@ -18,6 +18,7 @@ from ringfence import (
     UserExecutionContext,
     WrongTypeError,
     child_context,
+    current_context,
     current_scope,
     register_shared_object,
     user_context,
@@ -89,10 +90,18 @@ async def test_no_mutable_object_is_reachable_from_two_trees_or_two_levels() -> 
             contexts.append(again)
         seen: set[int] = {id(item) for item in mutable_objects(data)}
         for ctx in contexts:
-            own = {id(item) for item in mutable_objects([ctx.agent_context, ctx.audit_metadata][:])}
             own = {id(item) for item in mutable_objects(ctx.agent_context)}
             assert not own & seen
             seen |= own
+
+
+async def test_a_child_gets_copies_of_what_it_inherits() -> None:
+    async with user_context("alice-1", agent_context={"list": [1]}, audit_metadata={"l": [1]}):
+        async with child_context("tool") as child:
+            child.agent_context["list"].append(2)
+            child.audit_metadata["l"].append(2)
+        parent = current_context()
+        assert (parent.agent_context, parent.audit_metadata) == ({"list": [1]}, {"l": [1]})
 
 
 async def test_claims_are_read_only_and_shared_by_nobody() -> None:

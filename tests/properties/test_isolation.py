@@ -59,7 +59,15 @@ def _steps(body: st.SearchStrategy[list[Any]]) -> st.SearchStrategy[Any]:
 
 
 LEAVES = st.sampled_from(
-    [("check",), ("sleep",), ("raise",), ("finaliser", False), ("finaliser", True), ("enter",), ("own",)]
+    [
+        ("check",),
+        ("sleep",),
+        ("raise",),
+        ("finaliser", False),
+        ("finaliser", True),
+        ("enter",),
+        ("own",),
+    ]
 )
 PROGRAMS = st.recursive(
     st.lists(LEAVES, max_size=3),

@@ -257,7 +257,9 @@ def show(title: str, report: Report) -> None:
 
 def main() -> int:
     """Run the trials and their control; 1 if a law was broken or the control found nothing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()

@@ -1,0 +1,1 @@
+"""Mutants: single-line defects of the library, each of which a test must kill."""

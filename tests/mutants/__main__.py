@@ -1,0 +1,103 @@
+"""
+Break the library one line at a time, and see a test fail.
+
+    python -m tests.mutants [NAME ...] [--jobs 2]
+
+Each mutant is applied to a copy of `src`, its tests run against the copy, and the mutant is
+killed if they fail. Exits 1 if one survives, 2 if a line to break is not there (any more) or the
+tests fail without any mutant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import importlib
+import os
+import pkgutil
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from . import __path__ as here
+from .mutant import Mutant
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLED, SURVIVED, STALE = "killed", "SURVIVED", "STALE"
+
+
+def load() -> list[Mutant]:
+    """Every mutant of every module of this package that has a list of them."""
+    found: list[Mutant] = []
+    for module in pkgutil.iter_modules(here):
+        if module.name not in ("__main__", "mutant"):
+            found += importlib.import_module(f"{__package__}.{module.name}").MUTANTS
+    return found
+
+
+def run_tests(source: Path, tests: tuple[str, ...]) -> tuple[bool, str]:
+    """Whether the tests pass against the library in `source`, and what they printed."""
+    environ = os.environ | {"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=120, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False, "timed out"
+    return done.returncode == 0, done.stdout + done.stderr
+
+
+def judge(mutant: Mutant) -> tuple[str, str]:
+    """Apply one mutant to a copy, and say what became of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "src"
+        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+        for file, old, new in mutant.edits:
+            path = source / "ringfence" / file
+            text = path.read_text()
+            if text.count(old) != 1:
+                return STALE, f"{file}: {text.count(old)} times: {old!r}"
+            path.write_text(text.replace(old, new))
+        passed, output = run_tests(source, mutant.tests)
+        if "no tests ran" in output or "ERROR: not found" in output:
+            return STALE, output[-500:]
+        return (SURVIVED, output[-300:]) if passed else (KILLED, "")
+
+
+def main() -> int:
+    """Run the chosen mutants."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", help="only mutants whose name contains one of these")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    mutants = [
+        m for m in load() if not options.names or any(part in m.name for part in options.names)
+    ]
+    began = time.perf_counter()
+    tests = tuple(sorted({test for mutant in mutants for test in mutant.tests}))
+    passed, output = run_tests(ROOT / "src", tests)
+    if not passed:
+        print(output)
+        print("The tests fail without any mutant.", file=sys.stderr)
+        return 2
+    results: dict[str, int] = {KILLED: 0, SURVIVED: 0, STALE: 0}
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        for mutant, (verdict, detail) in zip(mutants, pool.map(judge, mutants), strict=True):
+            results[verdict] += 1
+            print(f"{verdict:9} {mutant.name}")
+            if detail:
+                print("    " + detail.replace("\n", "\n    "))
+            sys.stdout.flush()
+    took = time.perf_counter() - began
+    print(f"{results[KILLED]} of {len(mutants)} mutants killed in {took:.0f} s")
+    return 2 if results[STALE] else 1 if results[SURVIVED] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
