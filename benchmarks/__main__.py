@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import attrs
 
-from .asgi import asgi_cases, asgi_rows
+from .asgi import asgi_cases, asgi_check, asgi_rows
 from .cases import core_cases
 from .crowd import crowd
 from .honesty import Check, checks
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None, cases: Sequence[Case] | None = 
     options = _parser(core).parse_args(arguments)
     began = time.monotonic()
 
-    honesty = checks({case.name: case for case in core})
+    honesty = [*checks({case.name: case for case in core}), *asgi_check(asgi)]
     for check in honesty:
         say(f"{'  honest' if check.fault is None else 'NOT SO'}: {check.claim}"
             + (f" -- {check.fault}" if check.fault else ""))  # fmt: skip
@@ -93,7 +93,10 @@ def main(arguments: Sequence[str] | None = None, cases: Sequence[Case] | None = 
     if not options.names or "asgi" in options.names:
         rows += skipped
     report(rows, kinds, honesty, options, size, time.monotonic() - began)
-    return 1 if any(row.verdict == "FAIL" for row in rows) else 0
+    failed = [row for row in rows if row.verdict == "FAIL"]
+    for row in failed:
+        say(f"FAIL: {row.title}: {row.ratio:.2f} x {row.of}, and {row.gate:g} is the gate")
+    return 1 if failed else 0
 
 
 def measure(
@@ -118,9 +121,13 @@ def measure(
 
 def _with_what_they_are_divided_by(core: Sequence[Case], names: Sequence[str]) -> list[Case]:
     by_name = {case.name: case for case in core}
-    wanted = {"floor", *(names or by_name)}
-    for name in list(wanted & by_name.keys()):
-        wanted.add(by_name[name].of)
+    wanted: set[str] = set()
+    todo = ["floor", *(names or by_name)]
+    while todo:
+        name = todo.pop()
+        if name in by_name and name not in wanted:
+            wanted.add(name)
+            todo.append(by_name[name].of)
     return [case for case in core if case.name in wanted]
 
 
@@ -189,7 +196,13 @@ def _parser(core: Sequence[Case]) -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", type=name, metavar="NAME", help="only these cases")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--quick", action="store_true", help="tiny, and judge nothing")
-    parser.add_argument("--rounds", type=int, help=f"rounds to take (default: {FULL.rounds})")
+
+    def positive(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) == 0:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number of rounds")
+        return int(text)
+
+    parser.add_argument("--rounds", type=positive, help=f"rounds to take (default: {FULL.rounds})")
     parser.add_argument(
         "--seed", type=int, default=random.randrange(10_000), help="of the order within rounds"
     )

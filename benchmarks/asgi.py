@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import statistics
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from ringfence import Identity, Ringfence, current_context
+
 from .cases import IDS, variable
+from .honesty import Check
 from .report import Row, spread_of
 from .timing import Case, Samples
 
-__all__ = ["asgi_cases", "asgi_rows"]
+__all__ = ["asgi_cases", "asgi_check", "asgi_rows"]
 
-OURS, STARLETTE_CONTEXT, CORRELATION = (
-    "asgi-ringfence",
-    "asgi-starlette-context",
-    "asgi-correlation",
-)
+OURS = "asgi-ringfence"
+STARLETTE_CONTEXT = "asgi-starlette-context"
+CORRELATION = "asgi-correlation"
 TITLES = {
     OURS: "ringfence UserContextMiddleware",
     STARLETTE_CONTEXT: "starlette-context Raw, no plug-ins",
     CORRELATION: "asgi-correlation-id",
 }
+
+CLAIM = "the middleware opens a scope for each request, and says its id"
 
 Message = dict[str, Any]
 App = Callable[[Message, Any, Any], Awaitable[None]]
@@ -103,8 +107,6 @@ class Variable(Passing):
 
 
 def _ringfence(app: App) -> App:
-    from ringfence import Identity, Ringfence
-
     middleware = importlib.import_module("ringfence.integrations.asgi").UserContextMiddleware
     identity = Identity(IDS["user_id"])
 
@@ -153,6 +155,32 @@ def asgi_cases() -> tuple[list[Case], list[Row]]:
         for name, app in apps.items()
     ]
     return cases, skipped
+
+
+def asgi_check(cases: Sequence[Case]) -> list[Check]:
+    """That our middleware, if it is here, opens a scope of its own for each request it serves."""
+    ours = next((case for case in cases if case.name == OURS), None)
+    if ours is None:
+        return []
+    request = dict(REQUEST)
+    heads: list[bytes] = []
+
+    async def answered(message: Message) -> None:
+        ctx = current_context()
+        if ctx.user_id != IDS["user_id"]:
+            raise ValueError("the user is another")
+        if message["type"] == "http.response.start":
+            heads.append(dict(message["headers"])[b"x-request-id"])
+            if heads[-1].decode() != ctx.request_id:
+                raise ValueError("the response header is not the request id")
+
+    try:
+        asyncio.run(ours.loop(2, **{**ours.names, "request": request, "send": answered}))
+        if len(set(heads)) != 2 or request != REQUEST:
+            raise ValueError(f"two requests had {len(set(heads))} ids, or changed each other")
+    except Exception as error:
+        return [Check(CLAIM, f"{type(error).__name__}: {error}")]
+    return [Check(CLAIM)]
 
 
 def asgi_rows(samples: Samples) -> list[Row]:

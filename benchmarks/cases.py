@@ -9,13 +9,14 @@ from typing import Any
 import attrs
 
 from ringfence import child_context, current_context, current_scope, owned, user_context
-from ringfence.isolation import isolated_copy, registry
+from ringfence.copies import isolated_copy
+from ringfence.isolation import registry
 
 from .timing import Case
 
 __all__ = ["CROWD_GATE", "IDS", "Floor", "core_cases", "variable"]
 
-IDS = {
+IDS: dict[str, Any] = {
     "user_id": "usr_5f0c2a7be91d4c3a8b61",
     "thread_id": "thr_0b9e4d71c2f84a6f9d35",
     "run_id": "run_c81fe2a9065b47d3be70",

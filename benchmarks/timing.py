@@ -78,7 +78,7 @@ class Case:
 
     def _compiled(self, text: str) -> Any:
         space: dict[str, Any] = {"clock": time.thread_time_ns, "repeat": itertools.repeat}
-        exec(compile(text, f"<benchmark {self.name}>", "exec"), space)  # noqa: S102
+        exec(compile(text, f"<benchmark {self.name}>", "exec"), space)
         return space["made"]
 
 

@@ -8,7 +8,7 @@ right when one consumer interleaves two of them, and when the consumer leaves ea
     python examples/streaming.py
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import anyio
 
@@ -21,7 +21,7 @@ from ringfence import (
 )
 
 
-async def answer(user_id: str) -> AsyncIterator[str]:
+async def answer(user_id: str) -> AsyncGenerator[str, None]:
     async with user_context(user_id):
         current_scope().callback(print, f"closed: the model connection of {user_id}")
         for word in ("your", "notes", "are", "ready"):

@@ -10,7 +10,8 @@ A chat service with an agent that runs its tools in parallel, one user never see
 
 `python -m examples.agent_chat` serves it, `python -m examples.agent_chat.demo` tries it out:
 
-    demo.py        the steps, each of which can fail
+    demo.py        the order of the steps, and how it ends
+    steps.py       the steps, each of which can fail
     naive.py       the middleware that everybody writes
     mistakes.py    two mistakes, added to the service as routes
     serving.py     uvicorn on a free port, in this process

@@ -11,20 +11,20 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .tokens import Identify
+from ringfence.integrations.jwt import BearerToken
 
 current_user: ContextVar[str | None] = ContextVar("current_user", default=None)
 
 
 class NaiveMiddleware:
-    def __init__(self, app: ASGIApp, identify: Identify) -> None:
+    def __init__(self, app: ASGIApp, identify: BearerToken) -> None:
         self.app = app
         self.identify = identify
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         identity = None
         if scope["type"] == "http":
-            identity = await self.identify(HTTPConnection(scope))
+            identity = self.identify(HTTPConnection(scope))
         if identity is None:
             await self.app(scope, receive, send)
             return
@@ -42,6 +42,6 @@ async def notes(request: Request) -> Response:
     return JSONResponse({"user": user})
 
 
-def create_naive_app(identify: Identify) -> Starlette:
+def create_naive_app(identify: BearerToken) -> Starlette:
     middleware = [Middleware(NaiveMiddleware, identify=identify)]
     return Starlette(routes=[Route("/notes", notes)], middleware=middleware)

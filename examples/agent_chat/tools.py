@@ -29,7 +29,7 @@ async def find_longest(message: str) -> None:
 
 async def quote(message: str) -> None:
     await anyio.sleep(0.01)
-    write_note("quote", f"“{message}”")
+    write_note("quote", f'"{message}"')
 
 
 def write_note(tool: str, text: str) -> None:

@@ -12,6 +12,7 @@ from starlette.requests import Request
 MAX_BODY = 16 * 1024  # bytes
 MAX_MESSAGE = 2_000  # characters
 FIELDS = ("message", "thread_id", "run_id")
+NAMES = ", ".join(f"`{name}`" for name in FIELDS)
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ async def read_chat_request(request: Request) -> ChatRequest:
     values = _parse(await _read(request))
     unknown = sorted(values.keys() - set(FIELDS))
     if unknown:
-        raise HTTPException(422, f"There is no field `{unknown[0][:40]}`; there are {_FIELDS}.")
+        raise HTTPException(422, f"There is no field `{unknown[0][:40]}`; there are {NAMES}.")
     for name in FIELDS:
         if not isinstance(values.get(name), str):
             raise HTTPException(422, f"`{name}` is missing or no text.")
@@ -38,9 +39,6 @@ async def read_chat_request(request: Request) -> ChatRequest:
     if len(chat.message) > MAX_MESSAGE:
         raise HTTPException(422, f"`message` is longer than {MAX_MESSAGE} characters.")
     return chat  # what ids may be, ringfence knows: `child_context` checks them
-
-
-_FIELDS = ", ".join(f"`{name}`" for name in FIELDS)
 
 
 async def _read(request: Request) -> bytes:
@@ -55,9 +53,8 @@ async def _read(request: Request) -> bytes:
 
 def _parse(body: bytes) -> dict[str, Any]:
     try:
-        text = body.decode()
-        values = json.loads(text)
-        json.dumps(values, ensure_ascii=False).encode()  # refuses half a surrogate pair
+        values = json.loads(body.decode())
+        json.dumps(values, ensure_ascii=False).encode()  # an escape may be half a character
     except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested too deep
         raise HTTPException(400, "The body is not JSON in UTF-8.") from None
     if not isinstance(values, dict):

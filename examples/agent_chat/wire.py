@@ -12,7 +12,7 @@ from typing import Any
 class Answer:
     status: int
     headers: dict[str, str]
-    body: Any  # parsed JSON
+    body: Any  # parsed, if it is JSON
 
 
 def request(method: str, path: str, token: str | None = None, body: Any = None) -> bytes:
@@ -44,4 +44,6 @@ async def _read(reader: asyncio.StreamReader) -> Answer:
         name, _, value = line.partition(":")
         headers[name.lower()] = value.strip()
     content = await reader.readexactly(int(headers["content-length"]))
-    return Answer(int(first.split()[1]), headers, json.loads(content))
+    is_json = headers["content-type"].endswith("json")
+    body = json.loads(content) if is_json else content.decode()
+    return Answer(int(first.split()[1]), headers, body)

@@ -59,7 +59,8 @@ class ScopeTaskGroup:
         self, fn: Callable[..., Coroutine[Any, Any, Any]], *args: Any, name: object = None
     ) -> None:
         """Start `fn(*args)` as a task; returns at once."""
-        self._group.create_task(fn(*args), name=name, context=self._fresh())
+        context = self._fresh()
+        self._group.create_task(context.run(fn, *args), name=name, context=context)
 
     def cancel(self) -> None:
         """Cancel every task of the group."""
@@ -170,6 +171,7 @@ def _run_block(block: Any, fn: Callable[..., T], args: Any, kwargs: Any) -> T:
 
 def _leave(block: Any, error: BaseException | None) -> None:
     details = (None, None, None) if error is None else (type(error), error, error.__traceback__)
+    block.run_plain_finalisers(error)
     if not block.needs_event_loop:
         _drive(block.__aexit__(*details))
     else:

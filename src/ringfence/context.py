@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import threading
 import time
+from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 import attrs
 
 from . import isolation
+from .copies import isolated_copy, mutable_objects
 from .errors import (
     ContextIsolationError,
     ContextLimitError,
@@ -18,7 +21,7 @@ from .errors import (
     WrongTypeError,
 )
 from .identifiers import generate_id
-from .isolation import Claimant, isolated_copy
+from .isolation import Claimant
 from .records import json_ready, request_facts
 from .settings import Settings, default_settings
 
@@ -105,6 +108,10 @@ class UserExecutionContext:
         expires_at: dt.datetime | None = None,
         client_request_id: str | None = None,
     ) -> None:
+        if hasattr(self, "_scope"):
+            raise InvalidContextError(
+                "This context was made already.", "Make another one.", rule="immutable"
+            )
         settings = default_settings()
         check = settings.id_rules.check
         isolation.refuse_shared(db_session, "db_session")
@@ -140,7 +147,7 @@ class UserExecutionContext:
         """When it was made: aware, UTC."""
         created = self._created
         if isinstance(created, int):
-            created = dt.datetime.fromtimestamp(created / 1e9, dt.timezone.utc)
+            created = dt.datetime.fromtimestamp(created / 1e9, dt.UTC)
             object.__setattr__(self, "_created", created)
         return created
 
@@ -277,17 +284,12 @@ class UserExecutionContext:
             InvalidContextError: a blank operation name or wrong additions.
             ContextLimitError: deeper than `Settings.max_depth`.
         """
-        scope = self._scope
-        if scope is None:  # a tree of its own begins here
+        if self._scope is None:  # a tree of its own begins here
             object.__setattr__(self, "_scope", Claimant(self.request_id))
-        if scope is None or isinstance(scope, Claimant):
-            settings = default_settings()
-        else:
-            settings = scope.settings
         child = derive_child(
             self,
             operation_name,
-            settings,
+            self._settings,
             additional_agent_context,
             additional_audit_metadata,
             session=self._session,
@@ -310,7 +312,7 @@ class UserExecutionContext:
 
     def with_websocket_connection(self, connection_id: str) -> Self:
         """A copy with this connection id; same request id."""
-        default_settings().id_rules.check("websocket_client_id", connection_id)
+        self._settings.id_rules.check("websocket_client_id", connection_id)
         changed = self.__copy__()
         object.__setattr__(changed, "websocket_client_id", connection_id)
         return changed
@@ -329,16 +331,25 @@ class UserExecutionContext:
             SessionIsolationError: the session is claimed by another tree.
             ContextIsolationError: so is an object in the data.
         """
-        claimant = self._claimant()
+        claimant, limit = self._claimant(), self._settings.max_owned
         if self._session is not None:
             isolation.refuse_shared(self._session, "db_session")
             isolation.registry.claim(self._session, claimant, error=SessionIsolationError)
         for field, data in (("agent_context", self._agent), ("audit_metadata", self._audit)):
             if data:
-                for item in isolation.mutable_objects(data):
+                for item in mutable_objects(data):
                     isolation.refuse_shared(item, field)
-                    isolation.registry.claim(item, claimant, error=ContextIsolationError)
+                    isolation.registry.claim(
+                        item, claimant, limit=limit, error=ContextIsolationError
+                    )
         return True
+
+    @property
+    def _settings(self) -> Settings:
+        scope = self._scope
+        if scope is None or isinstance(scope, Claimant):
+            return default_settings()
+        return scope.settings
 
     def _claimant(self) -> Claimant:
         scope = self._scope
@@ -379,7 +390,7 @@ class UserExecutionContext:
 
     def get_audit_trail(self) -> dict[str, Any]:
         """The facts that an audit record wants, ready for JSON."""
-        age = dt.datetime.now(dt.timezone.utc) - self.created_at
+        age = dt.datetime.now(dt.UTC) - self.created_at
         return {
             "user_id": self.user_id,
             "thread_id": self.thread_id,
@@ -528,20 +539,37 @@ def fill(
     return draft
 
 
+@functools.cache
+def _slots_of(cls: type) -> tuple[str, ...]:
+    """Every slot by the name it is stored under: private ones are mangled."""
+    return tuple(
+        name
+        for base in cls.__mro__
+        for name, member in vars(base).items()
+        if isinstance(member, MemberDescriptorType)
+    )
+
+
+_FACTS = frozenset(_slots_of(UserExecutionContext))
+
+
+def _stored(context: UserExecutionContext) -> dict[str, Any]:
+    """What an instance holds: filled slots, and what a subclass keeps in a dictionary."""
+    cls: Any = type(context)
+    stored = {name: getattr(context, name) for name in _slots_of(cls) if hasattr(context, name)}
+    stored.update(getattr(context, "__dict__", {}))
+    return stored
+
+
 def bound_copy(context: UserExecutionContext, scope: RequestScope | Claimant | None) -> Any:
     """An equal context with copied data, bound to `scope`."""
     cls = type(context)
     draft = object.__new__(draft_of(cls))
-    copied = {
-        name: getattr(context, name)
-        for base in cls.__mro__
-        for name in base.__dict__.get("__slots__", ())
-        if name != "__weakref__"
-    }
-    copied.update(getattr(context, "__dict__", {}))
-    limit = default_settings().max_data_depth
+    copied = _stored(context)
+    settings = context._settings if scope is None or isinstance(scope, Claimant) else scope.settings
+    limit = settings.max_data_depth
     for field, slot in (("agent_context", "_agent"), ("audit_metadata", "_audit")):
-        if copied[slot]:
+        if copied[slot] is not None:
             copied[slot] = isolated_copy(copied[slot], field, limit)
     copied["_scope"] = scope
     for name, value in copied.items():
@@ -556,7 +584,6 @@ def derive_child(
     settings: Settings,
     agent: dict[str, Any] | None = None,
     audit: dict[str, Any] | None = None,
-    *,
     thread_id: str | None = None,
     run_id: str | None = None,
     session: Any = None,
@@ -596,9 +623,13 @@ def derive_child(
         (operation_name, "root" if operation is None else operation[0], session is parent._session),
         scope,
     )
-    if parent._agent or agent:
+    if cls is not UserExecutionContext:
+        for name, value in _stored(parent).items():
+            if name not in _FACTS:
+                object.__setattr__(draft, name, value)
+    if parent._agent or agent is not None:
         _inherit(draft, "_agent", "agent_context", parent._agent, agent, settings)
-    if parent._audit or audit:
+    if parent._audit or audit is not None:
         _inherit(draft, "_audit", "audit_metadata", parent._audit, audit, settings)
     return draft
 
@@ -676,7 +707,15 @@ def checked_time(field: str, value: dt.datetime | None) -> dt.datetime | None:
             field=field,
             rule="type",
         )
-    return value.astimezone(dt.timezone.utc)
+    try:
+        return value.astimezone(dt.UTC)
+    except OverflowError:
+        raise InvalidContextError(
+            f"`{field}` is out of range in UTC.",
+            "Leave it out for no time, instead of the first or last there is.",
+            field=field,
+            rule="range",
+        ) from None
 
 
 def _bad_operation_name(name: object) -> InvalidContextError:

@@ -152,7 +152,10 @@ def user_context(
     settings = defaults._default or default_settings() if fence is None else fence.settings
     if type(user_id) is not str and isinstance(user_id, (UserExecutionContext, Identity)):
         if isinstance(user_id, UserExecutionContext):
-            _refuse_facts_beside(thread_id, run_id, request_id, db_session, tenant_id)
+            _refuse_facts_beside(
+                thread_id, run_id, request_id, db_session, websocket_client_id, agent_context,
+                audit_metadata, tenant_id, expires_at, client_request_id,
+            )  # fmt: skip
             scope = RequestScope(None, None, fence, settings)
             scope._context = bound_copy(user_id, scope)
             return _with_extras(scope, claims, timeout, transaction, in_generator)
@@ -255,8 +258,11 @@ def child_context(
         ContextLimitError: deeper than `Settings.max_depth`.
         ConfigurationError: `session="own"` without a database.
     """
-    parent = current_scope()
-    context = parent.context
+    parent = _get()
+    context = None if parent is None else parent._live
+    if parent is None or context is None:
+        parent = current_scope()
+        context = parent.context
     recipes = parent._recipes
     database = None if recipes is None else recipes.database
     explicit = None
@@ -282,12 +288,12 @@ def child_context(
         settings,
         agent_context,
         audit_metadata,
-        thread_id=thread_id,
-        run_id=run_id,
-        session=explicit,
-        scope=scope,
+        thread_id,
+        run_id,
+        explicit,
+        scope,
     )
-    if session == "share":
+    if session is not None and session == "share":
         scope._more().session_mode = "share"
     if timeout is not None or transaction is not None or in_generator:
         return _with_extras(scope, None, timeout, transaction, in_generator)
@@ -357,7 +363,7 @@ def _with_extras(
 def _refuse_facts_beside(*facts: object) -> None:
     if any(fact is not None for fact in facts):
         raise ConfigurationError(
-            "A context already says who, which thread, run and request, and which session.",
+            "A context already says who, which thread, run and request, and with which data.",
             "Pass the context alone, or the ids.",
         )
 

@@ -157,6 +157,9 @@ class ScopeInGeneratorError(RingfenceError, RuntimeError):
     code = "RF301"
 
 
+_SEE_EXCEPTIONS = "See `exceptions`; every finaliser was run."
+
+
 class ScopeCloseError(RingfenceError, ExceptionGroup[Exception]):
     """
     The body of a scope succeeded, and one or more of its finalisers did not.
@@ -172,15 +175,18 @@ class ScopeCloseError(RingfenceError, ExceptionGroup[Exception]):
         cls, fact: str, exceptions: Sequence[Exception], request_id: str | None = None
     ) -> ScopeCloseError:
         """Make the group; see the class."""
-        return super().__new__(cls, fact, exceptions)
+        return super().__new__(cls, f"{fact} {_SEE_EXCEPTIONS}", exceptions)
 
     def __init__(
         self, fact: str, exceptions: Sequence[Exception], request_id: str | None = None
     ) -> None:
         self.fact = fact
-        self.remedy = "See `exceptions`; every finaliser was run."
+        self.remedy = _SEE_EXCEPTIONS
         self.request_id = request_id
         counters.count(f"refused.{self.code}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.fact, self.exceptions, self.request_id)
 
 
 class CarrierError(RingfenceError, ValueError):

@@ -58,9 +58,10 @@ class Detached:
         error: what it raised, once it is done.
     """
 
-    def __init__(self, request_id: str, job: Job) -> None:
+    _job: Job  # given by `detach` once it is made: an eager task may have run by then
+
+    def __init__(self, request_id: str) -> None:
         self.request_id = request_id
-        self._job = job
 
     @property
     def is_done(self) -> bool:
@@ -213,6 +214,7 @@ class Ringfence:
             raise draining()
         origin = current_scope()
         block, request_id = self._successor(origin)
+        block._more().is_admitted = True  # draining may begin before its task does
 
         async def work() -> None:
             try:
@@ -226,9 +228,9 @@ class Ringfence:
         def forget() -> None:
             self._detached.discard(detached)
 
-        job = Job(work, f"ringfence detached {request_id}", Context(), forget)
-        detached = Detached(request_id, job)
-        if not detached.is_done:  # an eager task may have run to its end by now
+        detached = Detached(request_id)
+        detached._job = Job(work, f"ringfence detached {request_id}", Context(), forget)
+        if not detached.is_done:
             self._detached.add(detached)
         return detached
 

@@ -124,7 +124,7 @@ class Finalisers:
         self._limit = limit
         self._context = context  # a new one in which the scope is the current one
 
-    def add(self, call: Callable[[], Any], name: str) -> object:
+    def add(self, call: Callable[[], Any], name: str) -> _Callback:
         """Register a function; returns a handle for `discard`."""
         entry = _Callback(call, name)
         self.entries.append(entry)
@@ -134,11 +134,13 @@ class Finalisers:
     def is_plain(self) -> bool:
         """Whether no finaliser is known to need an event loop."""
         return all(
-            isinstance(entry, _Callback) and not inspect.iscoroutinefunction(_innermost(entry.call))
+            isinstance(entry, _Callback)
+            and entry.awaitable is None
+            and not inspect.iscoroutinefunction(_innermost(entry.call))
             for entry in self.entries
         )
 
-    def discard(self, handle: object) -> None:
+    def discard(self, handle: _Callback) -> None:
         """Forget a registered function, if it has not run."""
         if handle in self.entries:
             self.entries.remove(handle)
@@ -232,7 +234,8 @@ def _own_error(
         return None
     if isinstance(error, BaseExceptionGroup) and exc is not None:
         rest = error.split(lambda leaf: leaf is exc)[1]
-        return rest if rest is None or len(rest.exceptions) > 1 else rest.exceptions[0]
+        only = None if rest is None or len(rest.exceptions) > 1 else rest.exceptions[0]  # pyright: ignore[reportGeneralTypeIssues]
+        return only or rest
     if is_cancellation(error):
         if is_cancellation(exc):
             return None

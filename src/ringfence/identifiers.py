@@ -106,7 +106,7 @@ class IdRules:
                 long = f"{PATTERN[:-1]}{{{SHORT - 1},{self.max_length - 1}}}"
                 three = re.compile("\n".join([long] * 3))  # PATTERN matches no newline
             else:
-                long = rf"(?=\S{{{SHORT},{self.max_length}}}\Z)(?:{self.pattern})"
+                long = rf"(?=[!-~]{{{SHORT},{self.max_length}}}\Z)(?:{self.pattern})"
                 three = re.compile(r"(?!)")
             plain = re.compile(long)
         except re.error as error:

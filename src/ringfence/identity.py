@@ -94,4 +94,4 @@ class Identity:
         """Whether `expires_at` has passed."""
         if self.expires_at is None:
             return False
-        return (now or dt.datetime.now(dt.timezone.utc)) >= self.expires_at
+        return (now or dt.datetime.now(dt.UTC)) >= self.expires_at

@@ -1,26 +1,18 @@
-"""Isolation: copies of data that share nothing, and the registry of who owns what."""
+"""Isolation: what is shared on purpose, and the registry of who owns what."""
 
 from __future__ import annotations
 
-import copy
 import datetime as dt
-import decimal
 import enum
-import fractions
-import ipaddress
-import pathlib
-import re
 import threading
 import types
-import uuid
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from .errors import (
     ContextIsolationError,
     ContextLimitError,
-    InvalidContextError,
     OwnershipError,
     SharedObjectError,
     WrongTypeError,
@@ -30,173 +22,16 @@ __all__ = [
     "Claimant",
     "IsolationRegistry",
     "clear_shared_object_registry",
-    "isolated_copy",
-    "mutable_objects",
     "register_shared_object",
     "registry",
 ]
 
 T = TypeVar("T")
 
-_ATOMS = frozenset(
-    {
-        type(None), bool, int, float, complex, str, bytes, range, type(Ellipsis),
-        dt.datetime, dt.date, dt.time, dt.timedelta, dt.timezone,
-        decimal.Decimal, fractions.Fraction, uuid.UUID, re.Pattern,
-        pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath,
-        ipaddress.IPv4Address, ipaddress.IPv6Address, ipaddress.IPv4Network, ipaddress.IPv6Network,
-    }
-)  # fmt: skip
-_PLAIN = frozenset({type(None), bool, int, float, str, bytes})
-_NEVER_OWNED = (
-    str, bytes, int, float, complex, bool, type(None), type(Ellipsis), enum.Enum, type,
+UNOWNABLE = (
+    str, bytes, int, float, complex, bool, type(None), type(Ellipsis), enum.Enum, dt.tzinfo, type,
     types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType,
 )  # fmt: skip
-
-
-# --- copies -----------------------------------------------------------------------------------
-
-
-def isolated_copy(
-    data: dict[str, Any], field: str = "data", max_depth: int = 100
-) -> dict[str, Any]:
-    """
-    A copy of `data` that shares no mutable object with it.
-
-    Plain containers are copied directly, anything else by `copy.deepcopy`. Cycles and aliases
-    are kept. Costs about a quarter of `copy.deepcopy` on nested plain data.
-
-    >>> mine = {"steps": [1]}
-    >>> theirs = isolated_copy(mine)
-    >>> theirs["steps"].append(2); mine["steps"]
-    [1]
-
-    Args:
-        field: how messages call it.
-        max_depth: of nested containers.
-
-    Raises:
-        SharedObjectError: a registered shared object is inside.
-        ContextLimitError: nested too deep.
-        InvalidContextError: a live object, such as a lock, a client or a function.
-    """
-    for value in data.values():
-        if type(value) not in _PLAIN:
-            break
-    else:
-        return data.copy()
-    memo: dict[int, Any] = {}
-    try:
-        duplicate = _copy_dict(data, memo, field, max_depth)
-    except RecursionError:
-        raise _too_deep(field) from None
-    _refuse_shared(memo, field)
-    return duplicate
-
-
-def _copy_value(value: Any, memo: dict[int, Any], path: str, left: int) -> Any:
-    kind = type(value)
-    if kind in _ATOMS or isinstance(value, enum.Enum):
-        return value
-    known = memo.get(id(value))
-    if known is not None:
-        return known
-    if left <= 0:
-        raise _too_deep(path)
-    if kind is dict:
-        return _copy_dict(value, memo, path, left)
-    if kind is list:
-        return _copy_list(value, memo, path, left)
-    if kind is tuple or kind is set or kind is frozenset:
-        duplicate = kind([_copy_value(item, memo, path, left - 1) for item in value])
-        return memo.setdefault(id(value), duplicate)
-    return _deep_copy(value, memo, path)
-
-
-def _copy_dict(value: dict[Any, Any], memo: dict[int, Any], path: str, left: int) -> dict[Any, Any]:
-    memo[id(value)] = duplicate = value.copy()
-    for key, item in value.items():
-        if type(item) not in _PLAIN:
-            duplicate[key] = _copy_value(item, memo, f"{path}[{key!r}]", left - 1)
-        if type(key) not in _PLAIN and _copy_value(key, memo, path, left - 1) is not key:
-            raise _live(f"{path}, as a key", key, "it is mutable")
-    return duplicate
-
-
-def _copy_list(value: list[Any], memo: dict[int, Any], path: str, left: int) -> list[Any]:
-    memo[id(value)] = duplicate = value.copy()
-    for index, item in enumerate(value):
-        if type(item) not in _PLAIN:
-            duplicate[index] = _copy_value(item, memo, path, left - 1)
-    return duplicate
-
-
-def _deep_copy(value: Any, memo: dict[int, Any], path: str) -> Any:
-    try:
-        duplicate = copy.deepcopy(value, memo)
-    except RecursionError:
-        raise
-    except Exception as error:
-        raise _live(path, value, str(error)) from error
-    if duplicate is value:
-        raise _live(path, value, "its copy is the object itself")
-    return duplicate
-
-
-def _live(path: str, value: object, why: str) -> InvalidContextError:
-    return InvalidContextError(
-        f"`{path}` holds a `{type(value).__name__}`, which cannot be copied: {why}.",
-        "Data is copied for each context; a live object belongs in injection or in "
-        "`current_scope().enter(...)`.",
-        field=path,
-        rule="live",
-    )
-
-
-def _too_deep(path: str) -> ContextLimitError:
-    return ContextLimitError(
-        f"`{path[:80]}` is nested too deep.",
-        "Keep a context's data flat, or raise `Settings.max_data_depth`.",
-        field=path[:80],
-        rule="depth",
-    )
-
-
-# --- walking ----------------------------------------------------------------------------------
-
-
-def mutable_objects(data: object) -> Iterator[object]:
-    """
-    Every mutable object that can be reached from `data`, each once, without recursion.
-
-    Follows containers, instance dictionaries and slots; not classes, modules or functions.
-    """
-    seen: set[int] = set()
-    todo = [data]
-    while todo:
-        value = todo.pop()
-        if type(value) in _ATOMS or isinstance(value, _NEVER_OWNED) or id(value) in seen:
-            continue
-        seen.add(id(value))
-        if not isinstance(value, (tuple, frozenset)):
-            yield value
-        todo.extend(_parts(value))
-
-
-def _parts(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        yield from value.keys()
-        yield from value.values()
-    elif isinstance(value, (list, tuple, set, frozenset)) or type(value).__name__ == "deque":
-        yield from value
-    yield from getattr(value, "__dict__", {}).values()
-    for cls in type(value).__mro__:
-        slots = cls.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            try:
-                yield getattr(value, name)
-            except AttributeError:  # a private name, or a slot that was never filled
-                continue
 
 
 # --- shared objects ---------------------------------------------------------------------------
@@ -226,10 +61,11 @@ def clear_shared_object_registry() -> None:
 def refuse_shared(obj: object, field: str) -> None:
     """Raise `SharedObjectError` if `obj` was registered as shared."""
     if _shared and id(obj) in _shared:
-        _refuse_shared({id(obj): obj}, field)
+        refuse_shared_ids({id(obj): obj}, field)
 
 
-def _refuse_shared(ids: dict[int, Any], field: str) -> None:
+def refuse_shared_ids(ids: dict[int, Any], field: str) -> None:
+    """Raise `SharedObjectError` if one of the objects with these ids was registered."""
     found = next((_shared[key] for key in ids if key in _shared), None) if _shared else None
     if found is not None:
         raise SharedObjectError(
@@ -239,7 +75,7 @@ def _refuse_shared(ids: dict[int, Any], field: str) -> None:
 
 
 def _refuse_unownable(obj: object) -> None:
-    if isinstance(obj, _NEVER_OWNED) or (type(obj) in (tuple, frozenset) and not obj):
+    if isinstance(obj, UNOWNABLE) or (type(obj) in (tuple, frozenset) and not obj):
         raise WrongTypeError(
             f"A `{type(obj).__name__}` cannot be owned: every request may hold the same one.",
             "Register objects with a life of their own.",
@@ -334,7 +170,9 @@ class IsolationRegistry:
 
         def forget(ref: object) -> None:
             for key in claimed:
-                entries.pop(key, None)
+                entry = entries.get(key)
+                if entry is not None and entry[1] is ref:  # else claimed anew meanwhile
+                    entries.pop(key, None)
 
         return forget
 

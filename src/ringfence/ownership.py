@@ -47,11 +47,22 @@ def owned(cls: C) -> C:
     cls.__ringfence_owned__ = True  # type: ignore[attr-defined]
     _stamp_at_birth(cls)
     _guard_attributes(cls)
-    for name, member in list(vars(cls).items()):
-        if name.startswith("__") and name.endswith("__") and name not in _UNGUARDED:
-            if callable(member):
-                setattr(cls, name, _guarded(member))
+    for name, member in _special_methods(cls).items():
+        setattr(cls, name, _guarded(member))
     return cls
+
+
+def _special_methods(cls: type) -> dict[str, Callable[..., Any]]:
+    """Its own and inherited ones, those of `list` or `dict` too; not those of every object."""
+    members = {
+        name: member for base in reversed(cls.__mro__[:-1]) for name, member in vars(base).items()
+    }
+    return {
+        name: member
+        for name, member in members.items()
+        if name.startswith("__") and name.endswith("__") and name not in _UNGUARDED
+        if callable(member) and not isinstance(member, (staticmethod, type))
+    }
 
 
 def _stamp_at_birth(cls: Any) -> None:

@@ -59,6 +59,7 @@ class Recipes(Protocol):
     @property
     def settings(self) -> Settings:
         """The application's settings."""
+        ...
 
     @property
     def database(self) -> SessionSource | None:
@@ -67,3 +68,4 @@ class Recipes(Protocol):
     @property
     def is_draining(self) -> bool:
         """Whether new roots are refused."""
+        ...

@@ -9,7 +9,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 __all__ = ["json_ready", "request_facts"]
 
@@ -18,10 +18,12 @@ _SECRET = re.compile(
     r"credentials?|(?:access|refresh|id|auth|bearer|session)[_-]token)$|^token$",
     re.IGNORECASE,
 )
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _TRACING_HEADERS = ("x-request-id", "x-correlation-id", "x-trace-id", "traceparent")
 _LONGEST_FACT = 512
 _MOST_VALUES = 100_000
 _DEEPEST = 200
+_MOST_BITS = 2000
 
 
 def json_ready(value: object) -> Any:
@@ -41,7 +43,7 @@ def json_ready(value: object) -> Any:
 def _ready(value: Any, path: set[int], left: list[int]) -> Any:
     left[0] -= 1
     if value is None or isinstance(value, (bool, str, int)):
-        return str(value) if isinstance(value, str) else value
+        return _scalar(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, (dt.datetime, dt.date, dt.time)):
@@ -55,6 +57,26 @@ def _ready(value: Any, path: set[int], left: list[int]) -> Any:
     return f"<{type(value).__name__}>"
 
 
+def _scalar(value: Any) -> Any:
+    if isinstance(value, str):
+        return str.__str__(value)  # a subclass may say what it likes
+    if value is None or isinstance(value, bool):
+        return value
+    plain = int.__int__(value)
+    if plain.bit_length() > _MOST_BITS:
+        return f"<int of {plain.bit_length()} bits>"  # Python refuses to write it out
+    return plain
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, (str, int)):
+        return str(_scalar(key))
+    try:
+        return str(key)
+    except Exception:
+        return f"<{type(key).__name__}>"
+
+
 def _container(value: Any, path: set[int], left: list[int]) -> Any:
     if id(value) in path:
         return "<cycle>"
@@ -64,16 +86,30 @@ def _container(value: Any, path: set[int], left: list[int]) -> Any:
     try:
         if isinstance(value, Mapping):
             return {
-                str(key): "[redacted]" if _is_secret(key, item) else _ready(item, path, left)
+                _key(key): "[redacted]" if _is_secret(key, item) else _ready(item, path, left)
                 for key, item in value.items()
             }
         return [_ready(item, path, left) for item in value]
+    except RecursionError:  # called from deep down
+        return "<cut>"
+    except Exception:  # a container of its own kind, or changed by another thread meanwhile
+        return f"<{type(value).__name__}>"
     finally:
         path.discard(id(value))
 
 
 def _is_secret(key: object, value: object) -> bool:
-    return isinstance(key, str) and isinstance(value, (str, bytes)) and bool(_SECRET.search(key))
+    if not isinstance(key, str) or value is None or isinstance(value, bool):
+        return False
+    return bool(_SECRET.search(key if key.islower() else _HUMP.sub("_", key)))
+
+
+def _plain_url(text: str) -> str | None:
+    try:
+        url = urlsplit(text)
+    except ValueError:  # a Host header such as `[::1`
+        return None
+    return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path, "", ""))
 
 
 def request_facts(request: Any) -> dict[str, Any]:
@@ -86,12 +122,11 @@ def request_facts(request: Any) -> dict[str, Any]:
     """
     headers = request.headers
     client = request.client
-    url = urlsplit(str(request.url))
     facts = {
         "client_ip": client.host if client else None,
         "user_agent": headers.get("user-agent"),
         "method": getattr(request, "method", None),
-        "url": f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}",
+        "url": _plain_url(str(request.url)),
         "content_type": headers.get("content-type"),
     }
     facts = {name: (value or "unknown")[:_LONGEST_FACT] for name, value in facts.items()}

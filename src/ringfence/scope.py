@@ -66,8 +66,8 @@ class _Extras:
 
     __slots__ = (
         "children", "claimant", "claims", "closed_event", "deadline", "exc", "finalisers",
-        "in_generator", "parent_closed", "request_id", "session", "session_mode", "timeout", "timeout_scope",
-        "transaction",
+        "in_generator", "is_admitted", "parent_closed", "request_id", "session", "session_mode",
+        "timeout", "timeout_scope", "transaction",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -79,6 +79,7 @@ class _Extras:
         self.deadline: float | None = None
         self.exc: BaseException | None = None
         self.in_generator = False
+        self.is_admitted = False
         self.parent_closed = False
         self.request_id: str | None = None
         self.session: Any = None
@@ -103,8 +104,8 @@ class RequestScope:
     """
 
     __slots__ = (
-        "__weakref__", "_below", "_closed_code", "_closed_instruction", "_context", "_extras",
-        "_live", "_opened_code", "_opened_instruction", "_parent", "_recipes", "_root",
+        "__weakref__", "_below", "_closed_code", "_closed_instruction", "_context", "_ended_id",
+        "_extras", "_live", "_opened_code", "_opened_instruction", "_parent", "_recipes", "_root",
         "_settings", "_state",
     )  # fmt: skip
 
@@ -115,6 +116,7 @@ class RequestScope:
     _opened_instruction: int
     _closed_code: CodeType | None
     _closed_instruction: int
+    _ended_id: str
 
     def __init__(
         self,
@@ -128,7 +130,7 @@ class RequestScope:
         self._root: RequestScope = self if parent is None else parent._root
         self._recipes = recipes
         self._settings = settings
-        self._state = NEW
+        self._state: State = NEW
         self._extras: _Extras | None = None
 
     # --- the block ----------------------------------------------------------------------------
@@ -143,16 +145,17 @@ class RequestScope:
             raise self._reentered()
         below = _get()
         if below is not None and below._state is CLOSED:
-            below = below._nearest_open()
+            below._below = None  # ended scopes make no chain
         parent = self._parent
         context = self._context
         if parent is not None:
             if parent._state is not OPEN:
                 raise parent._closed_error()
-            parent._more().children[self] = None
+            (parent._extras or parent._more()).children[self] = None
         else:
             if self._recipes is not None and self._recipes.is_draining:
-                raise draining()
+                if self._extras is None or not self._extras.is_admitted:
+                    raise draining()
             _roots[self] = None
         self._below = below
         self._opened_code = code
@@ -195,7 +198,7 @@ class RequestScope:
     ) -> bool | None:
         frame = _getframe(1)
         code, instruction = frame.f_code, frame.f_lasti
-        if self._state is OPEN and self._extras is None:
+        if exc_type is None and self._state is OPEN and self._extras is None:
             self._end(code, instruction)
             return None
         del frame  # a held frame keeps every local of its function alive
@@ -205,24 +208,35 @@ class RequestScope:
         """Closed: nothing of this scope answers any more, whatever still holds it."""
         self._state = CLOSED
         self._live = None
+        context = self._context
+        if context is not None:
+            self._ended_id = context.request_id
+            self._context = None  # no cycle: both are freed at once, and with them the data
         self._closed_code = code
         self._closed_instruction = instruction
         parent = self._parent
         if parent is None:
             _roots.pop(self, None)
         else:
-            parent._more().children.pop(self, None)
+            (parent._extras or parent._more()).children.pop(self, None)
         below = self._below
         if below is not None and below._state is CLOSED:
-            below = self._below = below._nearest_open()
-        if _get() is self:
+            below._below = None
+        here = _get()
+        if here is self:
+            # Back to what was here before. If that has ended meanwhile, its orphans stay
+            # refused: falling further down would make them somebody else.
             _set(below)
+        elif here is not None:
+            self._unlink(here)
 
-    def _nearest_open(self) -> RequestScope | None:
-        scope: RequestScope | None = self
-        while scope is not None and scope._state is CLOSED:
+    def _unlink(self, top: RequestScope) -> None:
+        """Left out of order: whoever was entered above, here, goes back past this one."""
+        scope: RequestScope | None = top
+        while scope is not None and scope._below is not self:
             scope = scope._below
-        return scope
+        if scope is not None:
+            scope._below = self._below
 
     async def _leave(self, exc: BaseException | None, code: CodeType, instruction: int) -> bool:
         extras = self._more()
@@ -300,8 +314,8 @@ class RequestScope:
         cancelled = None
         if self._state is CLOSING and extras.closed_event is not None:
             cancelled = await wait_out(extras.closed_event, 2 * self._settings.finaliser_timeout)
-        if _get() is self and self._state is CLOSED:
-            _set(self._nearest_open())
+        if self._state is CLOSED and _get() is self:
+            _set(self._below)
         return self._settle(extras, exc, cancelled, errors=())
 
     def _settle(
@@ -357,7 +371,7 @@ class RequestScope:
 
     @property
     def has_user(self) -> bool:
-        """Whether there is a context, as there is but for `nobody()`."""
+        """Whether there is a context: while it is open, and not `nobody()`'s."""
         return self._context is not None
 
     @property
@@ -365,6 +379,8 @@ class RequestScope:
         """The id of this request or operation; `nobody()` has one too."""
         if self._context is not None:
             return self._context.request_id
+        if self._state is CLOSED and hasattr(self, "_ended_id"):
+            return self._ended_id
         extras = self._more()
         if extras.request_id is None:
             extras.request_id = generate_id()
@@ -443,6 +459,15 @@ class RequestScope:
             bool(extras.children)
             or (extras.finalisers is not None and not extras.finalisers.is_plain)
         )
+
+    def run_plain_finalisers(self, exc: BaseException | None) -> None:
+        """Run the last finalisers, as far as they need no event loop. For `run_as`, on leaving."""
+        extras = self._extras
+        if extras is None or extras.finalisers is None or self._state is not OPEN:
+            return
+        self._state, extras.exc = CLOSING, exc
+        extras.finalisers.run_inline()
+        self._state = OPEN  # for `__aexit__`, which does the rest
 
     @property
     def claimant(self) -> Claimant:

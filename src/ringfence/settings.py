@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import attrs
@@ -45,6 +45,34 @@ def _mode(instance: object, attribute: attrs.Attribute[Any], value: str) -> None
         )
 
 
+def _whole(instance: object, attribute: attrs.Attribute[Any], value: int) -> None:
+    if not isinstance(value, int):
+        raise ConfigurationError(
+            f"`{attribute.name}` must be a whole number above 0, not {value!r}.",
+            f"Correct `Settings.{attribute.name}`.",
+        )
+    _positive(instance, attribute, value)
+
+
+def _words(value: Collection[str]) -> frozenset[str]:
+    if isinstance(value, str) or not all(isinstance(word, str) for word in value):
+        raise ConfigurationError(
+            f"A list of words cannot be {value!r}.",
+            'Give `Settings` a set of them, such as `{"guest", "tester"}`.',
+        )
+    return frozenset(word.lower() for word in value)
+
+
+def _heads(value: Collection[str]) -> frozenset[str]:
+    words = _words(value)
+    if not all(re.fullmatch("[a-z0-9]+", word) for word in words):
+        raise ConfigurationError(
+            f"`id_prefixes` cannot be {value!r}.",
+            "Give ASCII letters and digits only; `_ - . :` after them are understood.",
+        )
+    return words
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """
@@ -59,7 +87,7 @@ class Settings:
         validation: `strict`, or `warning` for a gradual roll-out.
         id_pattern: regular expression that an id matches as a whole.
         id_max_length: characters.
-        id_placeholders, id_prefixes: lower-case words that are no ids, or begin none.
+        id_placeholders, id_prefixes: words that are no ids, or begin none, in any case.
         max_depth: of child contexts; the root has depth 0.
         max_data_depth: nesting of a context's data.
         max_owned: objects that one request tree may own in the registry.
@@ -76,16 +104,16 @@ class Settings:
 
     validation: Literal["strict", "warning"] = attrs.field(default="strict", validator=_mode)
     id_pattern: str = identifiers.PATTERN
-    id_max_length: int = attrs.field(default=128, validator=_positive)
+    id_max_length: int = attrs.field(default=128, validator=_whole)
     id_placeholders: frozenset[str] = attrs.field(
-        default=identifiers.PLACEHOLDERS, converter=frozenset
+        default=identifiers.PLACEHOLDERS, converter=_words
     )
     id_prefixes: frozenset[str] = attrs.field(
-        default=identifiers.PLACEHOLDER_PREFIXES, converter=frozenset
+        default=identifiers.PLACEHOLDER_PREFIXES, converter=_heads
     )
-    max_depth: int = attrs.field(default=10, validator=_positive)
-    max_data_depth: int = attrs.field(default=100, validator=_positive)
-    max_owned: int = attrs.field(default=10_000, validator=_positive)
+    max_depth: int = attrs.field(default=10, validator=_whole)
+    max_data_depth: int = attrs.field(default=100, validator=_whole)
+    max_owned: int = attrs.field(default=10_000, validator=_whole)
     finaliser_timeout: float = attrs.field(default=2.0, validator=_positive)
     nested_checkout_timeout: float = attrs.field(default=2.0, validator=_positive)
     drain_timeout: float = attrs.field(default=10.0, validator=_positive)
@@ -94,11 +122,12 @@ class Settings:
 
     def __attrs_post_init__(self) -> None:
         try:
-            re.compile(self.id_pattern)
+            re.compile(self.id_pattern + "")
+            re.compile(f"(?:{self.id_pattern})")  # as it is used
         except (re.error, TypeError) as error:
             raise ConfigurationError(
                 f"`id_pattern` is not a regular expression: {error}.",
-                "Correct `Settings.id_pattern`.",
+                "Correct `Settings.id_pattern`; flags go into a group, as in `(?i:...)`.",
             ) from None
         rules = IdRules(
             mode=self.validation,

@@ -86,6 +86,10 @@ class _Driver(Generic[T]):
         await self.finished.wait()
 
 
+def _is_async_generator(value: object) -> bool:
+    return inspect.isasyncgen(value)
+
+
 class BoundStream(Generic[T]):
     """
     The items of an async generator that runs in a task and a context of its own.
@@ -95,14 +99,13 @@ class BoundStream(Generic[T]):
     """
 
     def __init__(self, generator: AsyncGenerator[T, None]) -> None:
-        is_generator: bool = inspect.isasyncgen(generator)
-        if not is_generator:
+        if not _is_async_generator(generator):
             raise WrongTypeError(
                 f"`bound_stream` takes an async generator, not a `{type(generator).__name__}`.",
                 "Call the generator function: `bound_stream(tokens())`.",
                 rule="type",
             )
-        self._generator = generator
+        self._generator: AsyncGenerator[T, None] = generator
         self._scope = current_scope_or_none()
         self._context = copy_context()
         self._driver: _Driver[T] | None = None

@@ -24,7 +24,7 @@ from ringfence import (
     user_context,
     validate_user_context,
 )
-from ringfence.isolation import mutable_objects
+from ringfence.copies import mutable_objects
 
 
 def _make(**given: Any) -> UserExecutionContext:

@@ -463,7 +463,7 @@ MUTANTS: list[Mutant] = [
     ),
     mutant(
         "7: lists are shared",
-        "isolation.py",
+        "copies.py",
         "            duplicate[index] = _copy_value(item, memo, path, left - 1)\n",
         "            pass\n",
         LAW[7],

@@ -1,22 +1,149 @@
-"""The connections of guarded sessions: checked at each statement, never waited for in silence."""
+"""The connections of guarded sessions: checked at everything that is done with them."""
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import re
-from collections.abc import Callable, Coroutine, Iterator
+import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.util import await_only
 
 from ..errors import DatabasePolicyError
+from ._session_waits import before_writing, name_the_holder
 
 if TYPE_CHECKING:
     from ..scope import RequestScope
     from ._session_guard import SessionGuard
 
-__all__ = ["check_out", "read_only", "unwatch", "watch"]
+__all__ = ["WatchedConnection", "effect_of", "read_only", "unwatch", "watch"]
 
-_OPTION = "ringfence_guard"
+_GUARD = "_ringfence_guard"
+_watched: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+class WatchedConnection(Connection):
+    """
+    The connection of a guarded session, which somebody may hold on to.
+
+    What is done with it is checked here, before it does harm, and statements once more as they
+    are sent. Lives as long as the session's transaction.
+    """
+
+    __slots__ = ()
+
+
+def _checked(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def checked(self: Connection, *args: Any, **kwargs: Any) -> Any:
+        _check(self)
+        return method(self, *args, **kwargs)
+
+    return checked
+
+
+for _name in (
+    "begin", "begin_nested", "begin_twophase", "close", "commit", "detach", "exec_driver_sql",
+    "execute", "execution_options", "get_nested_transaction", "get_transaction", "invalidate",
+    "rollback", "scalar",
+):  # fmt: skip
+    setattr(WatchedConnection, _name, _checked(getattr(Connection, _name)))
+# Also the way to the driver's own connection, beneath which nothing is checked.
+WatchedConnection.connection = property(  # type: ignore[assignment, method-assign]
+    _checked(Connection.connection.fget)  # type: ignore[attr-defined]
+)
+
+
+def watch(guard: SessionGuard, connection: Connection) -> None:
+    """Check the guard at everything that is done with a connection from now on."""
+    vars(connection)[_GUARD] = guard
+    connection.__class__ = WatchedConnection
+    guard.took(connection)
+    engine = connection.engine
+    if engine in _watched:
+        return
+    _watched.add(engine)
+    event.listen(engine, "before_cursor_execute", _before_cursor_execute)
+    # For whoever holds a `Transaction`: it is harmed by a refusal, but not ended.
+    event.listen(engine, "commit", _check)
+    event.listen(engine, "rollback", _check)
+    event.listen(engine, "handle_error", _on_error)
+
+
+def unwatch(connection: Connection) -> None:
+    """Check nothing any more."""
+    connection.__class__ = Connection
+    del vars(connection)[_GUARD]
+
+
+def _guard_on(connection: Connection) -> SessionGuard | None:
+    return vars(connection).get(_GUARD)
+
+
+def _check(connection: Connection) -> None:
+    guard = _guard_on(connection)
+    if guard is not None and not guard.is_closed:  # else a late call cleans up behind itself
+        guard.check()
+
+
+# --- statements -------------------------------------------------------------------------------
+
+
+def _before_cursor_execute(
+    connection: Connection, cursor: Any, statement: str, *_unused: object
+) -> None:
+    guard = _guard_on(connection)
+    if guard is None:
+        return
+    guard.check()
+    effect = effect_of(statement)
+    if effect == "reads":
+        return
+    if effect == "writes" and guard.is_read_only():
+        raise read_only(guard.scope)
+    before_writing(guard, connection)
+    guard.wrote(connection)
+
+
+def _on_error(failure: ExceptionContext) -> DatabasePolicyError | None:
+    connection = failure.connection
+    guard = None if connection is None else _guard_on(connection)
+    if connection is None or guard is None:
+        return None
+    return name_the_holder(guard, connection, failure.original_exception)
+
+
+def read_only(scope: RequestScope) -> DatabasePolicyError:
+    """The error for a change in a scope that may only read."""
+    return DatabasePolicyError(
+        f"Request `{scope.request_id}` may only read, and tried to write.",
+        'Leave out `transaction="read_only"`, or write in a `child_context` with a transaction '
+        "policy of its own.",
+        request_id=scope.request_id,
+    )
+
+
+_READING = frozenset("SELECT VALUES SHOW EXPLAIN PRAGMA SET SAVEPOINT RELEASE ROLLBACK".split())
+_FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)", re.DOTALL)
+_CHANGING = re.compile(r"\b(?:INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
+_LOCKING = re.compile(r"\bFOR\s+(?:NO\s+KEY\s+UPDATE|UPDATE|KEY\s+SHARE|SHARE)\b", re.IGNORECASE)
+
+
+def effect_of(statement: str) -> Literal["reads", "locks", "writes"]:
+    """
+    What a statement does to the database, as far as its text tells; in doubt, it writes.
+
+    >>> effect_of("SELECT 1"), effect_of("SELECT 1 FOR UPDATE"), effect_of("CALL purge()")
+    ('reads', 'locks', 'writes')
+    """
+    found = _FIRST_WORD.match(statement)
+    word = found[1].upper() if found else ""
+    if word == "WITH":
+        word = "WRITE" if _CHANGING.search(statement) else "SELECT"
+    if word not in _READING:
+        return "writes"
+    if "FOR" in statement.upper() and _LOCKING.search(statement):  # the search alone is slow
+        return "locks"
+    return "reads"

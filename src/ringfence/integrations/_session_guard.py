@@ -9,16 +9,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from greenlet import getcurrent
+from greenlet import getcurrent  # type: ignore[import-untyped]
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from ..errors import ConcurrentSessionError, DatabasePolicyError, SessionIsolationError
+from ..errors import ConcurrentSessionError, SessionIsolationError
 from ..scope import CLOSED, RequestScope, _get, nothing_open
 from . import _session_connections as connections
+from ._session_waits import check_out
 
-__all__ = ["SessionGuard", "guard", "guard_of", "session_of", "unguard"]
+__all__ = [
+    "SessionGuard", "guard", "guard_of", "has_changes", "own_session_of", "session_of", "unguard",
+]  # fmt: skip
 
 _GUARD = "_ringfence_guard"
 _numbers = itertools.count()
@@ -69,12 +72,14 @@ class SessionGuard:
             NoContextError: no scope is open here.
             ConcurrentSessionError: another task is using it.
         """
+        current = getcurrent()
+        if self._greenlet is current:
+            return
         here = _get()
         if here is None or here._root is not self._admitted or here._state is CLOSED:
             self._refuse_strangers(here)
-        current = getcurrent()
         if self._greenlet:
-            if self._greenlet is not current and self._task is not _current_task():
+            if self._task is not _current_task():
                 raise self._in_use()
         elif getattr(current, "__sqlalchemy_greenlet_provider__", False):
             self._greenlet, self._task = current, _current_task()
@@ -141,6 +146,16 @@ class SessionGuard:
 
     # --- what it holds ------------------------------------------------------------------------
 
+    def ancestors(self) -> Iterator[tuple[RequestScope, SessionGuard]]:
+        """The scopes above that have a guarded session of their own, nearest first."""
+        scope = self.scope.parent
+        while scope is not None:
+            session = session_of(scope)
+            other = None if session is None else guard_of(session.sync_session)
+            if other is not None and other is not self:
+                yield scope, other
+            scope = scope.parent
+
     def held(self) -> list[Connection]:
         """The pooled connections that the session holds."""
         self._held = [connection for connection in self._held if not connection.closed]
@@ -205,7 +220,9 @@ class GuardedSession(Session):
         own = guard_of(self)
         if own is None or not isinstance(engine, Engine) or own.holds(engine):
             return connect()
-        return connections.check_out(own, engine, connect)
+        connection = check_out(own, engine, connect)
+        connections.watch(own, connection)
+        return connection
 
 
 @functools.cache
@@ -256,7 +273,7 @@ def unguard(sync_session: Session) -> None:
     own.forget()
     for connection in own.held():
         connections.unwatch(connection)
-    sync_session.__class__ = type(sync_session).__mro__[2]
+    sync_session.__class__ = type(sync_session).__bases__[1]
     del vars(sync_session)[_GUARD]
 
 
@@ -266,12 +283,20 @@ def guard_of(sync_session: Session) -> SessionGuard | None:
 
 
 def session_of(scope: RequestScope) -> AsyncSession | None:
-    """The session that is open in `scope` itself, given or its own; opens none."""
-    context, extras = scope._context, scope._extras
-    session = None if context is None else context._session
-    if session is None and extras is not None:
-        session = extras.session
-    return session if issubclass(type(session), AsyncSession) else None
+    """The session of `scope` itself, the given one or its own, if it is open; opens none."""
+    context = scope._context
+    given = None if context is None else context._session
+    return own_session_of(scope) if given is None else _if_session(given)
+
+
+def own_session_of(scope: RequestScope) -> AsyncSession | None:
+    """The session that was opened for `scope`, if it is open; opens none."""
+    return None if scope._extras is None else _if_session(scope._extras.session)
+
+
+def _if_session(candidate: Any) -> AsyncSession | None:
+    # By its type: `isinstance` believes what a mock says of itself.
+    return candidate if issubclass(type(candidate), AsyncSession) else None
 
 
 def has_changes(sync_session: Session) -> bool:

@@ -1,0 +1,193 @@
+"""Exchange: what one request and its server say to each other, watched and settled."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from anyio.lowlevel import checkpoint
+
+from .. import counters
+from ..errors import RingfenceError
+from .problems import Problem, problem_of, send_problem
+
+if TYPE_CHECKING:
+    from ..protocols import SessionSource
+    from ..scope import RequestScope
+
+__all__ = ["BEARER_SUBPROTOCOL", "Exchange", "Receive", "Scope", "Send", "answer"]
+
+logger = logging.getLogger("ringfence.asgi")
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+BEARER_SUBPROTOCOL = "ringfence.bearer"
+"""A WebSocket client offers this and then its token: browsers cannot send `Authorization`."""
+
+REQUEST_ID = b"x-request-id"
+CLOSE_CODES = {401: 4401, 500: 1011, 503: 1013}
+"""What a WebSocket is closed with instead of an HTTP status; for any other it is 1008."""
+
+_ENDS = frozenset(
+    {
+        "http.response.body",
+        "http.response.pathsend",
+        "http.response.zerocopysend",
+        "websocket.close",
+    }
+)
+_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+_DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
+_GOODBYES = (1000, 1001, 1005)  # 1005: closed without a code, as a browser's `close()` does
+
+
+class Exchange:
+    """
+    What one request and its server say to each other. Lives as long as the request's scope.
+
+    Its `receive` and `send` stand between the server and the application: they add the request
+    id, settle the database before a response starts, and notice that the client has gone.
+
+    Attributes:
+        failure: why the application's response was replaced, if it was.
+        is_started: whether it is too late for another answer.
+        is_gone: whether the client left before the response was complete.
+        is_cut: whether the application was told so after its response had been replaced.
+    """
+
+    __slots__ = (
+        "_database", "_is_complete", "_receive", "_scope", "_send", "failure", "is_cut", "is_gone",
+        "is_started", "root",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        root: RequestScope,
+        database: SessionSource | None,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        self.root = root
+        self._database = database
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self.failure: Exception | None = None
+        self.is_started = self.is_gone = self.is_cut = self._is_complete = False
+
+    async def receive(self) -> Any:
+        """The server's next message; once the response was replaced, that nobody is there."""
+        if self.failure is not None:
+            return {"type": "http.disconnect"}
+        message = await self._receive()
+        if message["type"] in _DISCONNECTS and message.get("code") not in _GOODBYES:
+            self.is_gone = self.is_gone or not self._is_complete
+        return message
+
+    async def send(self, message: Any) -> None:
+        """Pass on a message of the application."""
+        if self.failure is not None:
+            await self._discard(message)
+            return
+        kind = message["type"]
+        if kind in _STARTS:
+            if kind == "http.response.start" and self._database is not None:
+                if not await self._settle(message["status"]):
+                    return
+            elif kind == "websocket.accept":
+                message = _accept(self._scope, message)
+            self.is_started = True
+            message = with_request_id(message, self.root.request_id)
+        try:
+            await self._send(message)
+        except OSError:
+            self.is_gone = True
+            raise
+        if kind in _ENDS and not message.get("more_body"):
+            self._is_complete = True
+
+    async def answer(self, problem: Problem) -> None:
+        """Answer with a problem, where nothing has been answered yet."""
+        self.is_started = True
+        await answer(problem, self.root.request_id, self._scope, self._send)
+
+    def outcome(self, error: BaseException | None) -> str:
+        """How a request ended that `error`, if any, came out of."""
+        if self.failure is not None or isinstance(error, RingfenceError):
+            return "error"
+        if self.is_gone:
+            return "client_disconnect"
+        if error is None:
+            return "completed"
+        return "error" if isinstance(error, Exception) else "cancelled"
+
+    async def _settle(self, status: int) -> bool:
+        """Commit or roll back. If that fails, answer with a problem and return False."""
+        try:
+            await self._database.before_response(self.root, status)  # type: ignore[union-attr]
+        except Exception as error:
+            self.failure = error
+        else:
+            return True
+        counters.count("commit.failed")
+        logger.error(
+            "Request `%s` could not be settled before its response, which was replaced.",
+            self.root.request_id,
+            exc_info=self.failure,
+        )
+        try:
+            await self.answer(problem_of(self.failure))
+        except OSError:
+            self.is_gone = True
+        return False
+
+    async def _discard(self, message: Mapping[str, Any]) -> None:
+        """The client has a whole answer: what the application goes on to say has no reader."""
+        await checkpoint()  # a stream that never waits would stop the event loop
+        if message.get("more_body") and _hears_of_disconnects_by_oserror(self._scope):
+            self.is_cut = True
+            raise OSError("The response was replaced; nobody reads this stream.")
+
+
+def with_request_id(message: Mapping[str, Any], request_id: str) -> dict[str, Any]:
+    """
+    The message with our header instead of any other of that name.
+
+    The application's own list is left as it is: many responses may share it.
+    """
+    headers = message.get("headers", ())
+    for pair in headers:
+        if pair[0] == REQUEST_ID:
+            headers = [pair for pair in headers if pair[0] != REQUEST_ID]
+            break
+    return {**message, "headers": [*headers, (REQUEST_ID, request_id.encode())]}
+
+
+def _accept(scope: Scope, message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Choose our subprotocol if it was offered and no other is chosen: browsers insist on one."""
+    if message.get("subprotocol") is None and BEARER_SUBPROTOCOL in scope.get("subprotocols", ()):
+        return {**message, "subprotocol": BEARER_SUBPROTOCOL}
+    return message
+
+
+def _hears_of_disconnects_by_oserror(scope: Scope) -> bool:
+    """Whether `send` may raise: so since ASGI 2.4; before, `receive` alone tells."""
+    version = scope.get("asgi", {}).get("spec_version", "2.0")
+    return tuple(int(part) for part in version.split(".")) >= (2, 4)
+
+
+async def answer(problem: Problem, request_id: str, scope: Scope, send: Send) -> None:
+    """Answer a request, or a WebSocket that is not accepted yet, with a problem."""
+    if scope["type"] == "http":
+        await send_problem(send, problem, request_id)
+    elif "websocket.http.response" in (scope.get("extensions") or ()):
+        await send_problem(send, problem, request_id, prefix="websocket.http.response")
+    else:
+        accept = _accept(scope, {"type": "websocket.accept"})
+        await send(with_request_id(accept, request_id))
+        code = CLOSE_CODES.get(problem.status, 1008)
+        await send({"type": "websocket.close", "code": code, "reason": problem.title})

@@ -1,0 +1,343 @@
+"""Database sessions of one request each, by SQLAlchemy's asyncio extension."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+try:
+    import greenlet  # type: ignore[import-untyped]  # noqa: F401 (asyncio needs it)
+    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+    from sqlalchemy.orm import Session, SessionTransactionOrigin
+except ImportError as error:
+    raise ImportError(
+        'ringfence.integrations.sqlalchemy needs SQLAlchemy: pip install "ringfence[sqlalchemy]"'
+    ) from error
+
+from .. import counters
+from ..current import TRANSACTIONS, Transaction, current_scope
+from ..errors import ConfigurationError, DatabasePolicyError
+from ..scope import RequestScope
+from ..tasks import is_on_trio
+from ._session_guard import SessionGuard, guard, guard_of, has_changes, own_session_of, unguard
+
+__all__ = ["Database", "released_connection", "session_owner"]
+
+_COMMITTING = ("commit_before_response", "commit_on_exit")
+
+
+def _succeeded(status: int) -> bool:
+    return status < 400
+
+
+class Database:
+    """
+    Gives each scope its own `AsyncSession`, guards it, and settles its transaction.
+
+    Made once, with the application's fence; it opens nothing by itself and is bound to no event
+    loop::
+
+        engine = create_async_engine(url)
+        fence = Ringfence(database=Database(async_sessionmaker(engine)))
+
+        async with fence.user_context("u-17") as ctx:
+            await ctx.db_session.execute(...)  # committed when the block ends well
+
+    A session is opened on first use and takes a connection with its first statement. Only the
+    request tree it was opened in may use it, one task at a time. Children have sessions of their
+    own, so that tools may run in parallel: they do not see what the parent has not committed.
+
+    What becomes of the transaction is the policy of its scope: `transaction=` where it was
+    given, else `policy` for the root of an HTTP request, else `policy_outside`:
+
+    - `commit_before_response`: the middleware calls `before_response`, which commits the sessions
+      that are open in the tree, or rolls them back. What is written after that, and everything
+      where there is no response, is committed at the end of a scope that ended well.
+    - `commit_on_exit`: committed at the end of a scope that ended well.
+    - `manual`: rolled back at the end, but for what the application committed.
+    - `read_only`: rolled back at the end; writing raises `DatabasePolicyError`.
+
+    A scope that was cancelled, failed, or was closed by its parent is rolled back.
+
+    Args:
+        sessionmaker: its class and arguments are kept, a subclass of `AsyncSession`, SQLModel's,
+            or a `sync_session_class` included; only `close_resets_only` becomes false.
+        policy: of HTTP requests.
+        policy_outside: elsewhere, and in child scopes.
+        commit_when: whether a response with this status commits.
+        expire_on_commit: instead of the maker's, which cannot tell its default from your wish.
+            Expired attributes cannot be loaded again by plain attribute access in async code.
+
+    Raises:
+        ConfigurationError: not an `async_sessionmaker`, or an unknown policy.
+    """
+
+    def __init__(
+        self,
+        sessionmaker: async_sessionmaker[Any],
+        *,
+        policy: Transaction = "commit_before_response",
+        policy_outside: Transaction = "commit_on_exit",
+        commit_when: Callable[[int], bool] = _succeeded,
+        expire_on_commit: bool = False,
+    ) -> None:
+        if not isinstance(sessionmaker, async_sessionmaker):
+            raise ConfigurationError(
+                f"`Database` was given a `{type(sessionmaker).__name__}`.",
+                "Give it an `async_sessionmaker(engine)`.",
+            )
+        self.sessionmaker = sessionmaker
+        self.policy = _checked(policy)
+        self.policy_outside = _checked(policy_outside)
+        self.commit_when = commit_when
+        self.expire_on_commit = expire_on_commit
+        self._answered: weakref.WeakSet[RequestScope] = weakref.WeakSet()
+
+    # --- opening ------------------------------------------------------------------------------
+
+    def open_session(self, scope: RequestScope) -> AsyncSession:
+        """
+        A new guarded session of this scope, closed when that ends.
+
+        Called by the scope, once; use `current_context().db_session`.
+
+        Raises:
+            ConfigurationError: under trio.
+        """
+        if is_on_trio():
+            raise ConfigurationError(
+                "SQLAlchemy's asyncio extension does not run on trio.",
+                "Run the application on asyncio.",
+            )
+        session: AsyncSession = self.sessionmaker(
+            expire_on_commit=self.expire_on_commit, close_resets_only=False
+        )
+        own = guard(session.sync_session, scope, lambda: self._policy_of(scope) == "read_only")
+        scope.callback(self._close_session, scope, session, own)
+        return session
+
+    def adopt_session(self, scope: RequestScope, session: Any) -> None:
+        """
+        Guard a session that was given, until the root of `scope` closes; then it is as before.
+
+        It stays its giver's: never committed, rolled back or closed here. Anything that is not
+        an `AsyncSession`, such as a mock, is left alone.
+
+        Raises:
+            SessionIsolationError: it is the session of another open request.
+            ContextClosedError: it is the session of a scope that has ended.
+        """
+        if not issubclass(type(session), AsyncSession):  # `isinstance` believes a mock's `spec`
+            return
+        sync_session = session.sync_session
+        known = guard_of(sync_session)
+        if known is not None:
+            if known.is_closed:
+                raise known.scope._closed_error()
+            if known.owner is scope.root:
+                return
+            if known.owner.state != "closed":
+                raise known.foreign(scope)
+            unguard(sync_session)
+        guard(sync_session, scope, lambda: scope.transaction == "read_only")
+        # Not by `callback`: the scope that is being entered is not the current one yet.
+        scope.root._finalisers().add(lambda: unguard(sync_session), "release db_session")
+
+    # --- settling -----------------------------------------------------------------------------
+
+    async def before_response(self, root: RequestScope, status: int) -> None:
+        """
+        Commit the sessions that are open in this tree, or roll them back, as `status` says.
+
+        Those opened first go first. Left alone: explicit sessions, scopes whose own
+        `transaction=` is another policy, and a session that a task is using at this moment,
+        which is counted (`session.busy_before_response`) and settled when its scope ends.
+
+        Raises:
+            Exception: what a commit raised; all that was not committed by then is rolled back.
+        """
+        self._answered.add(root)
+        open_sessions = self._to_settle(root)
+        commits = self.commit_when(status)
+        while open_sessions:
+            session, own = open_sessions.pop(0)
+            try:
+                await _settle(session, own, commits)
+            except Exception as error:
+                await _roll_back_all([(session, own), *open_sessions], error)
+                raise
+
+    def _to_settle(self, root: RequestScope) -> list[tuple[AsyncSession, SessionGuard]]:
+        found = []
+        for scope, session, own in _own_sessions(root):
+            if own.is_closed or (scope.transaction or self.policy) != "commit_before_response":
+                continue
+            if own.is_busy:
+                counters.count("session.busy_before_response")
+                continue
+            found.append((session, own))
+        return sorted(found, key=lambda pair: pair[1].number)
+
+    def _policy_of(self, scope: RequestScope) -> str:
+        if scope.transaction is not None:
+            return scope.transaction
+        return self.policy if scope in self._answered else self.policy_outside
+
+    def _close_session(
+        self, scope: RequestScope, session: AsyncSession, own: SessionGuard
+    ) -> Coroutine[Any, Any, None] | None:
+        """The finaliser of an own session; without a transaction there is nothing to await."""
+        own.close()
+        scope._more().session = None  # a scope and its session would be a cycle
+        with own.served():
+            if own.is_busy or session.in_transaction():
+                return self._end_session(scope, session, own)
+            session.sync_session.close()
+        return None
+
+    async def _end_session(
+        self, scope: RequestScope, session: AsyncSession, own: SessionGuard
+    ) -> None:
+        commits = scope.ended_well and self._policy_of(scope) in _COMMITTING
+        try:
+            await _until_idle(own, scope.settings.finaliser_timeout / 2)
+            own.forget()
+            await _settle(session, own, commits)
+            with own.served():
+                await session.close()
+        except BaseException:
+            own.forget()
+            with own.served():
+                await _discard(session, own)
+            raise
+        finally:
+            own.forget()
+
+
+def session_owner(session: AsyncSession | Session) -> RequestScope | None:
+    """
+    The root scope that owns a guarded session; `None` for any other.
+
+    For listeners that must not trust the ContextVar, such as row-level security in
+    `after_begin`.
+    """
+    own = guard_of(session.sync_session if isinstance(session, AsyncSession) else session)
+    return None if own is None else own.owner
+
+
+@contextlib.asynccontextmanager
+async def released_connection(*, commit: bool = False) -> AsyncIterator[None]:
+    """
+    Give the pooled connection of the current scope's session back while something slow goes on.
+
+    The session stays: its objects remain loaded, and its next statement, in the block or after
+    it, takes a connection again, in a new transaction. Without a session there is nothing to
+    do::
+
+        async with released_connection(commit=True):
+            answer = await model.complete(prompt)
+
+    Args:
+        commit: commit first; without it, unsaved changes are refused.
+
+    Raises:
+        DatabasePolicyError: something is not saved, or stands in an explicit `begin()` block.
+        NoContextError, ContextClosedError: no scope is open here.
+    """
+    session = current_scope().db_session
+    if issubclass(type(session), AsyncSession):
+        await _release(session, commit)
+    yield
+
+
+async def _release(session: AsyncSession, commit: bool) -> None:
+    sync_session = session.sync_session
+    transaction = sync_session.get_transaction()
+    if transaction is None:
+        return
+    if transaction.origin is SessionTransactionOrigin.BEGIN or session.in_nested_transaction():
+        raise DatabasePolicyError(
+            "The connection belongs to an explicit `begin()` or `begin_nested()`.",
+            "Leave that block first.",
+        )
+    if commit:
+        await session.commit()
+        return
+    own = guard_of(sync_session)
+    if has_changes(sync_session) or own is None or own.written_on is not None:
+        raise DatabasePolicyError(
+            "The session has changes that are not committed.",
+            "Commit them first, or use `released_connection(commit=True)`.",
+        )
+    # Unlike `rollback`, this expires no loaded object.
+    await session.run_sync(lambda _: transaction.close())
+
+
+# --- one session ------------------------------------------------------------------------------
+
+
+async def _settle(session: AsyncSession, own: SessionGuard, commits: bool) -> None:
+    with own.served():
+        if session.in_transaction():
+            await (session.commit() if commits else session.rollback())
+
+
+async def _roll_back_all(
+    sessions: list[tuple[AsyncSession, SessionGuard]], error: Exception
+) -> None:
+    for session, own in sessions:
+        try:
+            await _settle(session, own, False)
+        except Exception as failed:
+            error.add_note(f"ringfence: a session could not be rolled back either: {failed!r}")
+
+
+async def _until_idle(own: SessionGuard, limit: float) -> None:
+    """Wait for a call that a task of the scope has left under way, as `gather` does."""
+    deadline = asyncio.get_running_loop().time() + limit
+    while own.is_busy and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)  # the end of a greenlet cannot be awaited
+    if own.is_busy:
+        raise TimeoutError("A call on the session was still under way.")
+
+
+async def _discard(session: AsyncSession, own: SessionGuard) -> None:
+    """Close a session whose connection is in an unknown state: the pool drops it."""
+    counters.count("session.invalidated")
+    held = own.held()
+    with contextlib.suppress(Exception):
+        await session.invalidate()
+    for connection in held:
+        with contextlib.suppress(Exception):
+            await session.run_sync(_drop, connection)
+
+
+def _drop(_session: Session, connection: Connection) -> None:
+    if not connection.closed:
+        connection.invalidate()
+        connection.close()
+
+
+def _own_sessions(root: RequestScope) -> list[tuple[RequestScope, AsyncSession, SessionGuard]]:
+    found = []
+    scopes = [root]
+    for scope in scopes:
+        scopes.extend(scope.children)
+        session = own_session_of(scope)
+        own = None if session is None else guard_of(session.sync_session)
+        if session is not None and own is not None:
+            found.append((scope, session, own))
+    return found
+
+
+def _checked(policy: Transaction) -> Transaction:
+    if policy not in TRANSACTIONS:
+        raise ConfigurationError(
+            f"`{policy}` is no transaction policy.",
+            "It is one of " + ", ".join(f"`{name}`" for name in TRANSACTIONS) + ".",
+        )
+    return policy

@@ -1,0 +1,1 @@
+"""For tests: real servers, started by ourselves and gone when the test run ends."""

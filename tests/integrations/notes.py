@@ -1,0 +1,74 @@
+"""A small database of notes, for the tests of the SQLAlchemy integration."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import ForeignKey, select
+from sqlalchemy.ext.asyncio import (
+    AsyncAttrs,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from ringfence import Ringfence, Settings
+from ringfence.integrations.sqlalchemy import Database
+
+
+class Base(AsyncAttrs, DeclarativeBase):
+    pass
+
+
+class Author(Base):
+    __tablename__ = "author"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    notes: Mapped[list[Note]] = relationship(back_populates="author")
+
+
+class Note(Base):
+    __tablename__ = "note"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    body: Mapped[str] = mapped_column(unique=True)
+    author_id: Mapped[int | None] = mapped_column(ForeignKey("author.id"))
+    author: Mapped[Author | None] = relationship(back_populates="notes")
+
+
+@contextlib.asynccontextmanager
+async def notes_engine(folder: Path, **options: Any) -> AsyncIterator[AsyncEngine]:
+    """A file database with the tables, and two notes by one author; a pool of 5 + 10."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{folder}/notes.db", **options)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        async with AsyncSession(engine) as session:
+            author = Author(id=1, name="ada")
+            session.add_all([author, Note(id=1, body="one", author=author)])
+            session.add(Note(id=2, body="two", author=author))
+            await session.commit()
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+def fence_for(
+    engine: AsyncEngine, *, settings: Settings | None = None, **options: Any
+) -> Ringfence:
+    database = Database(async_sessionmaker(engine), **options)
+    return Ringfence(database=database, settings=settings)
+
+
+async def bodies(engine: AsyncEngine) -> list[str]:
+    """What is committed."""
+    async with engine.connect() as connection:
+        return list((await connection.scalars(select(Note.body).order_by(Note.id))).all())
+
+
+def checked_out(engine: AsyncEngine) -> int:
+    return engine.pool.checkedout()  # type: ignore[attr-defined]

@@ -1,0 +1,538 @@
+"""Whose a session is: every way to use one, tried from another request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event, insert, select, text
+from sqlalchemy.exc import IllegalStateChangeError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_object_session
+from sqlalchemy.orm import Session, object_session
+
+from ringfence import (
+    ConcurrentSessionError,
+    ContextClosedError,
+    ContextIsolationError,
+    NoContextError,
+    SessionIsolationError,
+    child_context,
+    counters,
+    current_context,
+    user_context,
+)
+from ringfence.integrations.sqlalchemy import session_owner
+from ringfence.scope import _current
+
+from .notes import Author, Note, bodies, checked_out, fence_for, notes_engine
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[AsyncEngine]:
+    async with notes_engine(tmp_path) as engine:
+        yield engine
+
+
+class Stolen:
+    """What bob got hold of: alice's session and what hangs on it, her transaction open."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self.session = session
+        self.sync_session = session.sync_session
+
+    async def take(self) -> Stolen:
+        session = self.session
+        self.author = (await session.scalars(select(Author))).one()
+        self.note = await session.get_one(Note, 1)
+        self.connection = await session.connection()
+        self.transaction = session.get_transaction()
+        self.rows = await session.execute(select(Note.body).order_by(Note.id))
+        self.stream = await session.stream(select(Note.body))
+        self.raw = await self.connection.get_raw_connection()
+        return self
+
+
+Use = Callable[[Stolen], Any]
+
+
+def _in_greenlet(use: Callable[[Session], object]) -> Callable[[Stolen], Awaitable[object]]:
+    """As a function of bob's own `run_sync` would use alice's sync session."""
+
+    async def run(stolen: Stolen) -> object:
+        own = AsyncSession()
+        return await own.run_sync(lambda _: use(stolen.sync_session))
+
+    return run
+
+
+async def _enter(manager: Any) -> None:
+    async with manager:
+        pass
+
+
+REFUSED: dict[str, Use] = {
+    # statements
+    "execute": lambda it: it.session.execute(select(Note)),
+    "execute text": lambda it: it.session.execute(text("select 1")),
+    "execute insert": lambda it: it.session.execute(insert(Note).values(body="bob's")),
+    "scalar": lambda it: it.session.scalar(select(Note.body)),
+    "scalars": lambda it: it.session.scalars(select(Note)),
+    "stream": lambda it: it.session.stream(select(Note)),
+    "stream_scalars": lambda it: it.session.stream_scalars(select(Note)),
+    "get from the identity map": lambda it: it.session.get(Note, 1),
+    "get by a statement": lambda it: it.session.get(Note, 2),
+    "get_one": lambda it: it.session.get_one(Note, 1),
+    "refresh": lambda it: it.session.refresh(it.note),
+    # the unit of work
+    "add": lambda it: it.session.add(Note(body="bob's")),
+    "add_all": lambda it: it.session.add_all([Note(body="bob's")]),
+    "delete": lambda it: it.session.delete(it.note),
+    "merge": lambda it: it.session.merge(Note(id=1, body="bob's")),
+    "expunge": lambda it: it.session.expunge(it.note),
+    "expunge_all": lambda it: it.session.expunge_all(),
+    "expire": lambda it: it.session.expire(it.note),
+    "expire_all": lambda it: it.session.expire_all(),
+    "flush": lambda it: it.session.flush(),
+    "setting an attribute, as the first change": lambda it: setattr(it.note, "body", "bob's"),
+    "no_autoflush": lambda it: it.session.no_autoflush,
+    "autoflush =": lambda it: setattr(it.session, "autoflush", False),
+    # looking into it
+    "iteration": lambda it: list(it.session),
+    "in": lambda it: it.note in it.session,
+    "new": lambda it: it.session.new,
+    "dirty": lambda it: it.session.dirty,
+    "deleted": lambda it: it.session.deleted,
+    "identity_map": lambda it: it.session.identity_map,
+    "info": lambda it: it.session.info,
+    "is_modified": lambda it: it.session.is_modified(it.note),
+    "in_transaction": lambda it: it.session.in_transaction(),
+    "get_transaction": lambda it: it.session.get_transaction(),
+    "get_bind": lambda it: it.session.get_bind(),
+    # transactions
+    "begin": lambda it: _enter(it.session.begin()),
+    "begin_nested": lambda it: _enter(it.session.begin_nested()),
+    "commit": lambda it: it.session.commit(),
+    "rollback": lambda it: it.session.rollback(),
+    "close": lambda it: it.session.close(),
+    "async with": lambda it: _enter(it.session),
+    "reset": lambda it: it.session.reset(),
+    "invalidate": lambda it: it.session.invalidate(),
+    "a held transaction's commit": lambda it: it.transaction.commit(),
+    "a held transaction's rollback": lambda it: it.transaction.rollback(),
+    # lazy loading
+    "lazy load in run_sync": lambda it: it.session.run_sync(lambda _: it.author.notes),
+    "lazy load by awaitable_attrs": lambda it: it.author.awaitable_attrs.notes,
+    "query in run_sync": lambda it: it.session.run_sync(lambda s: s.query(Note).all()),
+    # the connection
+    "connection": lambda it: it.session.connection(),
+    "a held connection's execute": lambda it: it.connection.execute(select(Note)),
+    "a held connection's exec_driver_sql": lambda it: it.connection.exec_driver_sql("select 1"),
+    "a held connection's scalars": lambda it: it.connection.scalars(select(Note)),
+    "a held connection's begin_nested": lambda it: _enter(it.connection.begin_nested()),
+    "a held connection's commit": lambda it: it.connection.commit(),
+    "a held connection's rollback": lambda it: it.connection.rollback(),
+    "a held connection's close": lambda it: it.connection.close(),
+    "a held connection's invalidate": lambda it: it.connection.invalidate(),
+    "a held connection's get_transaction": lambda it: it.connection.get_transaction(),
+    "a held connection's execution_options": lambda it: it.connection.execution_options(
+        isolation_level="AUTOCOMMIT"
+    ),
+    "a held connection's driver connection": lambda it: it.connection.get_raw_connection(),
+    # the sync session beneath
+    "a held sync_session's execute": _in_greenlet(lambda held: held.execute(select(Note))),
+    "a held sync_session's add": lambda it: it.sync_session.add(Note(body="bob's")),
+    "a held sync_session's commit": _in_greenlet(lambda held: held.commit()),
+    "a held sync_session's bulk insert": _in_greenlet(
+        lambda held: held.bulk_insert_mappings(Note, [{"body": "bob's"}])
+    ),
+    "object_session(...).add": lambda it: object_session(it.note).add(Note(body="bob's")),
+    "async_object_session(...).execute": lambda it: async_object_session(it.note).execute(
+        select(Note)
+    ),
+}
+
+PERMITTED: dict[str, tuple[Use, str]] = {
+    "reading a loaded attribute": (lambda it: it.note.body, "plain data; costs no statement"),
+    "setting an attribute, after other changes": (
+        lambda it: setattr(it.note, "body", "bob's"),
+        "plain data; only the first change of a clean session is told to it",
+    ),
+    "object_session": (lambda it: object_session(it.note), "a look-up; its use is refused"),
+    "session.sync_session": (lambda it: it.session.sync_session, "likewise"),
+    "begin, not entered": (lambda it: [it.session.begin()], "likewise"),
+    "identity_key": (lambda it: it.session.identity_key(instance=it.note), "a class method"),
+    "run_sync of what does not use it": (
+        lambda it: it.session.run_sync(lambda _: 1),
+        "nothing of it is used",
+    ),
+    "rows that were fetched": (lambda it: it.rows.all(), "plain data"),
+    "rows of a stream": (
+        lambda it: it.stream.fetchone(),
+        "a cursor has no hooks; the statement was checked",
+    ),
+    "facts of a held connection": (
+        lambda it: (it.connection.in_transaction(), it.connection.closed),
+        "no statement",
+    ),
+    "a held driver connection": (
+        lambda it: it.raw.driver_connection.execute_fetchall("select 1"),
+        "beneath SQLAlchemy; getting hold of it is refused",
+    ),
+}
+
+
+async def _do(use: Use, stolen: Stolen) -> Any:
+    result = use(stolen)
+    return await result if hasattr(result, "__await__") else result
+
+
+@pytest.fixture(params=["own", "explicit"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+class World:
+    """Alice's request with her session, own or given, and bob's beside it."""
+
+    def __init__(self, engine: AsyncEngine, kind: str) -> None:
+        self.fence = fence_for(engine)
+        self.given = AsyncSession(engine, expire_on_commit=False) if kind == "explicit" else None
+
+    def alice(self) -> Any:
+        return self.fence.user_context("alice-1", db_session=self.given)
+
+    def bob(self) -> Any:
+        return self.fence.user_context("bob-22")
+
+
+@pytest.fixture
+async def world(engine: AsyncEngine, kind: str) -> AsyncIterator[World]:
+    world = World(engine, kind)
+    yield world
+    if world.given is not None:
+        await world.given.close()
+    assert checked_out(engine) == 0
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_a_use_from_another_request_is_refused(
+    world: World, engine: AsyncEngine, name: str
+) -> None:
+    async with world.alice() as alice:
+        stolen = await Stolen(alice.db_session).take()
+        async with world.bob() as bob:
+            with pytest.raises(SessionIsolationError) as caught:
+                await _do(REFUSED[name], stolen)
+        assert caught.value.owner_request_id == alice.request_id
+        assert caught.value.request_id == bob.request_id
+        # Nothing came of it, and alice goes on.
+        alice.db_session.add(Note(body="alice's"))
+        await alice.db_session.commit()
+    assert await bodies(engine) == ["one", "two", "alice's"]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_a_use_where_no_scope_is_open_is_refused(world: World, name: str) -> None:
+    async with world.alice() as alice:
+        stolen = await Stolen(alice.db_session).take()
+        token = _current.set(None)
+        try:
+            with pytest.raises(NoContextError):
+                await _do(REFUSED[name], stolen)
+        finally:
+            _current.reset(token)
+
+
+ENDED = {  # of a session whose scope has ended: SQLAlchemy itself has taken these apart
+    name: use
+    for name, use in REFUSED.items()
+    if "held connection" not in name and "held transaction" not in name
+    # no instance is attached to it any more
+    and not name.startswith(("lazy", "setting", "object_session", "async_object_session"))
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENDED)
+async def test_a_use_after_its_scope_has_ended_is_refused(engine: AsyncEngine, name: str) -> None:
+    fence = fence_for(engine)
+    async with fence.user_context("alice-1") as alice:
+        stolen = await Stolen(alice.db_session).take()
+    async with fence.user_context("bob-22"):
+        with pytest.raises(ContextClosedError, match=alice.request_id):
+            await _do(ENDED[name], stolen)
+    with pytest.raises(ContextClosedError):
+        await _do(ENDED[name], stolen)
+    assert checked_out(engine) == 0
+
+
+@pytest.mark.parametrize("name", ENDED)
+async def test_a_use_by_a_task_whose_scope_has_ended_is_refused(world: World, name: str) -> None:
+    """The session is open still, but the child that the task holds is not."""
+    async with world.alice() as alice:
+        stolen = await Stolen(alice.db_session).take()
+        leave = asyncio.Event()
+
+        async def late() -> None:
+            await leave.wait()
+            with pytest.raises(ContextClosedError, match=child.request_id):
+                await _do(ENDED[name], stolen)
+
+        async with child_context("tool") as child:
+            task = asyncio.create_task(late())
+        leave.set()
+        await task
+
+
+@pytest.mark.parametrize("name", PERMITTED)
+async def test_what_is_not_refused(world: World, name: str) -> None:
+    """Documented: see the reason beside each. If one is refused one day, the better."""
+    use, _reason = PERMITTED[name]
+    async with world.alice() as alice:
+        stolen = await Stolen(alice.db_session).take()
+        if name == "setting an attribute, after other changes":
+            stolen.author.name = "by alice"
+        async with world.bob():
+            await _do(use, stolen)
+        await alice.db_session.rollback()
+
+
+def test_the_count() -> None:
+    assert (len(REFUSED), len(PERMITTED)) == (65, 11)
+
+
+async def test_the_whole_tree_may_use_it(world: World) -> None:
+    async with world.alice() as alice:
+        session = alice.db_session
+        async with child_context("tool"):
+            async with child_context("deeper"):
+                assert (await session.get_one(Note, 1)).body == "one"
+        task = asyncio.create_task(session.get_one(Note, 1))
+        assert (await task).body == "one"
+
+
+async def test_the_message_names_both_requests_and_no_user(world: World) -> None:
+    async with world.alice() as alice:
+        session = alice.db_session
+        async with world.bob() as bob:
+            with pytest.raises(SessionIsolationError) as caught:
+                session.add(Note(body="bob's"))
+    message = str(caught.value)
+    assert alice.request_id in message
+    assert bob.request_id in message
+    assert f"{Path(__file__).name}:" in message  # where alice's scope was opened
+    assert "alice" not in message.replace(alice.request_id, "")
+    assert "bob-22" not in message
+    assert counters.value("refused.RF203") == 1
+
+
+async def test_the_owner_is_known(world: World) -> None:
+    async with world.alice() as alice:
+        owner = session_owner(alice.db_session)
+        assert owner is not None
+        assert owner.context is alice
+        assert session_owner(alice.db_session.sync_session) is owner
+    assert session_owner(AsyncSession()) is None
+
+
+async def test_a_session_of_one_request_cannot_be_given_to_another(engine: AsyncEngine) -> None:
+    fence = fence_for(engine)
+    async with fence.user_context("alice-1") as alice:
+        session = alice.db_session
+        with pytest.raises(SessionIsolationError):
+            await _enter(fence.user_context("bob-22", db_session=session))
+        async with child_context("tool", session=session) as child:
+            assert child.db_session is session
+        async with child_context("tool") as child:
+            childs = child.db_session
+        with pytest.raises(ContextClosedError):
+            await _enter(child_context("tool", session=childs))
+    with pytest.raises(ContextClosedError):
+        await _enter(fence.user_context("bob-22", db_session=session))
+
+
+# --- explicit sessions ------------------------------------------------------------------------
+
+
+async def test_a_given_session_is_its_givers_again(engine: AsyncEngine) -> None:
+    fence = fence_for(engine)
+    async with AsyncSession(engine) as session:
+        before = type(session.sync_session)
+        connection = await session.connection()
+        for user in ("alice-1", "bob-22"):
+            async with fence.user_context(user, db_session=session):
+                assert type(session.sync_session) is not before
+                session.add(Note(body=f"by {user}"))
+                await session.flush()
+            assert type(session.sync_session) is before
+            assert session_owner(session) is None
+            assert session.in_transaction()  # neither committed nor closed
+            await connection.execute(select(Note))
+        await session.commit()
+    assert await bodies(engine) == ["one", "two", "by alice-1", "by bob-22"]
+
+
+async def test_a_connection_from_before_is_guarded_too(engine: AsyncEngine) -> None:
+    fence = fence_for(engine)
+    async with AsyncSession(engine) as session:
+        connection = await session.connection()
+        async with fence.user_context("alice-1", db_session=session):
+            async with fence.user_context("bob-22"):
+                with pytest.raises(SessionIsolationError):
+                    await connection.execute(select(Note))
+            await connection.execute(select(Note))
+
+
+async def test_a_given_session_is_left_alone_by_the_response(engine: AsyncEngine) -> None:
+    fence = fence_for(engine)
+    async with AsyncSession(engine) as session:
+        async with fence.user_context("alice-1", db_session=session) as alice:
+            session.add(Note(body="three"))
+            await session.flush()
+            await fence.database.before_response(alice._scope, 200)
+            assert session.in_transaction()
+        await session.rollback()
+    assert await bodies(engine) == ["one", "two"]
+
+
+# --- two tasks --------------------------------------------------------------------------------
+
+
+async def test_two_statements_at_once_are_refused(world: World) -> None:
+    async with world.alice() as alice:
+        session = alice.db_session
+        first, second = await asyncio.gather(
+            session.execute(select(Note.id)),
+            session.execute(select(Note.id)),
+            return_exceptions=True,
+        )
+        assert len(first.all()) == 2
+        assert isinstance(second, ConcurrentSessionError)
+        assert alice.request_id in str(second)
+        assert len((await session.execute(select(Note.id))).all()) == 2
+    assert counters.value("refused.RF204") == 1
+
+
+FIRSTS: dict[str, Use] = {
+    "execute": lambda it: it.session.execute(select(Note)),
+    "commit": lambda it: it.session.commit(),
+    "transaction": lambda it: it.transaction.commit(),
+    "lazy load": lambda it: it.author.awaitable_attrs.notes,
+    "connection": lambda it: it.connection.execute(select(Note)),
+}
+
+
+PAIRS = [("execute", name) for name in REFUSED] + [
+    (first, second)
+    for first in FIRSTS
+    for second in ("execute", "add", "commit", "connection")
+    if first != "execute"
+]
+
+
+@pytest.mark.parametrize(("first", "name"), PAIRS)
+async def test_a_use_while_another_task_is_in_it_is_refused(
+    world: World, engine: AsyncEngine, first: str, name: str
+) -> None:
+    async with world.alice() as alice:
+        stolen = await Stolen(alice.db_session).take()
+        await stolen.stream.close()
+        task = asyncio.ensure_future(_do(FIRSTS[first], stolen))
+        await asyncio.sleep(0)  # it has begun, and waits for the database
+        assert not task.done()
+        # A transaction that is ending refuses its own methods by itself.
+        with pytest.raises((ConcurrentSessionError, IllegalStateChangeError)) as caught:
+            await _do(REFUSED[name], stolen)
+        assert caught.type is ConcurrentSessionError or "held transaction" in name
+        await task
+        assert (await alice.db_session.scalar(text("select 1"))) == 1
+
+
+async def test_one_task_after_the_other_is_fine(world: World) -> None:
+    async with world.alice() as alice:
+
+        async def work(number: int) -> None:
+            async with lock:
+                alice.db_session.add(Note(body=f"note {number}"))
+                await alice.db_session.flush()
+
+        lock = asyncio.Lock()
+        await asyncio.gather(*(work(number) for number in range(10)))
+        assert len((await alice.db_session.scalars(select(Note))).all()) == 12
+
+
+async def test_calls_within_calls_of_one_task_are_fine(world: World) -> None:
+    async with world.alice() as alice:
+        session = alice.db_session
+        async with session.begin():
+            async with session.begin_nested():
+                session.add(Note(body="three"))
+            notes = await session.run_sync(lambda s: s.scalars(select(Note)).all())
+            assert len(notes) == 3
+
+
+async def test_a_cancelled_call_leaves_it_usable(world: World) -> None:
+    async with world.alice() as alice:
+        session = alice.db_session
+        task = asyncio.ensure_future(session.execute(select(Note)))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await session.rollback()
+        assert (await session.scalar(text("select 1"))) == 1
+
+
+async def test_a_call_that_gather_left_behind_is_awaited_at_the_end(engine: AsyncEngine) -> None:
+    fence = fence_for(engine)
+    with pytest.raises(ConcurrentSessionError):
+        async with fence.user_context("alice-1") as alice:
+            session = alice.db_session
+            await asyncio.gather(
+                session.execute(insert(Note).values(body="three")),
+                session.execute(insert(Note).values(body="four")),
+            )
+    assert checked_out(engine) == 0
+    assert await bodies(engine) == ["one", "two"]
+
+
+# --- what stays as it was ---------------------------------------------------------------------
+
+
+async def test_listeners_of_sessions_are_heard(engine: AsyncEngine) -> None:
+    heard: list[Session] = []
+
+    def listen(session: Session, *_: object) -> None:
+        heard.append(session)
+
+    event.listen(Session, "after_begin", listen)
+    try:
+        async with fence_for(engine).user_context("alice-1") as alice:
+            await alice.db_session.scalar(text("select 1"))
+            assert heard == [alice.db_session.sync_session]
+    finally:
+        event.remove(Session, "after_begin", listen)
+
+
+async def test_refusals_are_context_isolation_errors(world: World) -> None:
+    async with world.alice() as alice:
+        session = alice.db_session
+        async with world.bob():
+            with pytest.raises(ContextIsolationError):
+                await session.commit()
+
+
+async def test_other_users_of_the_engine_are_not_touched(engine: AsyncEngine) -> None:
+    async with fence_for(engine).user_context("alice-1"):
+        await current_context().db_session.scalar(text("select 1"))  # the engine is watched now
+        async with AsyncSession(engine) as session:
+            async with user_context("bob-22"):
+                await session.execute(select(Note))
+                await session.rollback()

@@ -1,0 +1,444 @@
+"""The examples run and print what they say; the demo's steps can fail."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PLAIN = {key: value for key, value in os.environ.items() if not key.startswith("RINGFENCE_")}
+
+
+@pytest.fixture(autouse=True)
+def _examples_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))  # however pytest was started
+
+
+def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**PLAIN, **environ},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+
+
+def printed(name: str) -> str:
+    """What an example prints, with request ids replaced by the order they appear in."""
+    done = run("-W", "error", f"examples/{name}.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    names: dict[str, str] = {}
+    return re.sub(
+        r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b(?<=[ ])[0-9a-f]{4}\b",
+        lambda found: names.setdefault(found[0][:4], f"#{len(names) + 1}"),
+        done.stdout,
+    )
+
+
+# --- the small ones ---------------------------------------------------------------------------
+
+
+def test_quickstart() -> None:
+    lines = printed("quickstart").splitlines()
+    assert lines[:4] == ["ann search", "bob search", "ann summary", "bob summary"]
+    assert lines[4].startswith("RF101 No scope is open here.")
+    assert len(lines) == 5
+
+
+def test_child_contexts() -> None:
+    assert printed("child_contexts") == (
+        "ann #1 depth 0  request\n"
+        "   ann #2 depth 1  planner thread=thread-7\n"
+        "      ann #3 depth 2  summary plan=['summary']\n"
+        "      closed: summary\n"
+        "      ann #4 depth 2  search plan=['search']\n"
+        "      closed: search\n"
+        "ann #1 depth 0  request again, plan=[]\n"
+    )
+
+
+def test_streaming() -> None:
+    assert printed("streaming") == (
+        "RF301 refused: a scope directly in a generator\n"
+        "ann: your | bob: your\n"
+        "ann: notes | bob: notes\n"
+        "closed: the model connection of bob\n"
+        "closed: the model connection of ann\n"
+    )
+
+
+def test_background_work() -> None:
+    assert printed("background_work") == (
+        "request #1 begins\n"
+        "indexed a.txt for ann in request #1\n"
+        "request #1 ended\n"
+        "indexed b.txt for ann in request #2\n"
+        "RF102 refused c.txt: The scope of request `#1` has ended\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["quickstart", "child_contexts", "streaming", "background_work"])
+def test_small_examples_are_small_and_need_no_extra(name: str) -> None:
+    source = (ROOT / "examples" / f"{name}.py").read_text()
+    assert len(source.splitlines()) < 60
+    assert f"python examples/{name}.py" in source
+    imported = set(re.findall(r"^(?:from|import) (\w+)", source, re.MULTILINE))
+    assert imported <= {"asyncio", "anyio", "collections", "ringfence"}
+
+
+# --- the demo ---------------------------------------------------------------------------------
+
+DEMO = ("-m", "examples.agent_chat.demo")
+
+
+def test_the_demo_shows_every_step_and_ends_by_itself(tmp_path: Path) -> None:
+    done = run(*DEMO, TMPDIR=str(tmp_path), TEMP=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.iterdir()) == []
+    steps = re.split(r"^\((\w+)\) ", done.stdout, flags=re.MULTILINE)
+    shown = dict(zip(steps[1::2], steps[2::2], strict=True))
+    assert list(shown) == ["a", "b", "c", "d", "e", "end"]
+    assert "LEAK" in shown["a"] or "mended" in shown["a"]
+    assert re.search(r"no token +->  401 application/problem\+json", shown["b"])
+    assert len(re.findall(r"depth 2", shown["c"])) == 6
+    assert "24 notes" in shown["c"]
+    assert "SessionIsolationError" in shown["d"]
+    assert "opened at" in " ".join(shown["d"].split())
+    assert "ContextClosedError, no row" in shown["e"]
+    assert "done, 1 row, ann's" in shown["e"]
+    assert "open scopes 0, registry 0, connections checked out 0\n" in shown["end"]
+    assert re.search(r"^demo ok in \d+\.\d s$", done.stdout, re.MULTILINE)
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_the_demo_has_help() -> None:
+    done = run(*DEMO, "--help")
+    assert done.returncode == 0
+    assert "exit code" in done.stdout.lower()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize(("no_color", "is_coloured"), [("", True), ("1", False)])
+def test_colour_is_for_terminals_only(no_color: str, is_coloured: bool) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    paint = "from examples.agent_chat import screen; screen.title('a', 'title')"
+    environ = {**PLAIN, "NO_COLOR": no_color, "TERM": "xterm"}
+    subprocess.run([sys.executable, "-c", paint], cwd=ROOT, env=environ, stdout=theirs, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 1000)
+    os.close(ours)
+    assert (b"\x1b[1m" in shown) is is_coloured
+
+
+DEFECTS = {
+    "a server that resets": (
+        None,
+        "this uvicorn has mended its default",
+        """
+        import functools, uvicorn
+        uvicorn.Config = functools.partial(uvicorn.Config, reset_contextvars=True)
+        """,
+    ),
+    "a request inherits": (
+        "b",
+        "the anonymous request got 200, not 401",
+        """
+        from contextvars import ContextVar
+        from ringfence.integrations.asgi import UserContextMiddleware
+        ambient = ContextVar("ambient", default=None)
+        root = UserContextMiddleware._root
+        def inherit(self, identity, headers):
+            identity = identity or ambient.get()
+            ambient.set(identity)
+            return root(self, identity, headers)
+        UserContextMiddleware._root = inherit
+        """,
+    ),
+    "the fault is not counted": (
+        "b",
+        "the server's fault was not counted",
+        """
+        from ringfence.integrations import asgi
+        asgi._count_inherited = lambda ambient: None
+        """,
+    ),
+    "a tool keeps what was said last": (
+        "c",
+        "said",
+        """
+        import anyio
+        from examples.agent_chat import tools
+        said = []
+        async def quote(message):
+            said.append(message)
+            await anyio.sleep(0.3)
+            tools.write_note("quote", said[-1])
+        tools.TOOLS["quote"] = quote
+        """,
+    ),
+    "everybody's notes are shown": (
+        "c",
+        "GET /notes gave ann the notes of ['ann', 'bob']",
+        """
+        from sqlalchemy import select
+        from ringfence import current_context
+        from examples.agent_chat import app, models
+        async def all_notes(*which):
+            found = await current_context().db_session.scalars(select(models.Note).where(*which))
+            return [note.to_json() for note in found]
+        app.own_notes = all_notes
+        """,
+    ),
+    "the session guard is off": (
+        "d",
+        "bob got 200 and ann's notes",
+        """
+        from ringfence.integrations._session_guard import SessionGuard
+        SessionGuard.check = lambda self: None
+        """,
+    ),
+    "closed is not closed": (
+        "e",
+        "the plain task ended with NoneType",
+        """
+        from ringfence.scope import RequestScope
+        end = RequestScope._end
+        def stay_open(self, code, instruction):
+            context = self._context
+            end(self, code, instruction)
+            self._state, self._context, self._live = "open", context, context
+        RequestScope._end = stay_open
+        RequestScope.state = property(lambda self: "closed")
+        """,
+    ),
+    "a scope is never left": (
+        "end",
+        "open scopes 1",
+        """
+        import contextlib, contextvars
+        from ringfence import user_context
+        entering = user_context("eve").__aenter__()
+        with contextlib.suppress(StopIteration):
+            contextvars.Context().run(entering.send, None)
+        """,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_each_step_can_fail(name: str) -> None:
+    step, cause, defect = DEFECTS[name]
+    ending = "import sys; from examples.agent_chat.demo import main; sys.exit(main([]))"
+    done = run("-c", textwrap.dedent(defect) + ending)
+    if step is None:
+        assert done.returncode == 0, done.stderr
+        assert cause in done.stdout
+        return
+    assert done.returncode == 1, done.stdout + done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith(f"demo failed in step ({step}): ")
+    assert cause in last
+    assert "demo ok" not in done.stdout
+
+
+# --- the service ------------------------------------------------------------------------------
+
+KEY = "a key of the tests, 32 bytes or more"
+GOOD = {"message": "a word or two", "thread_id": "t-1", "run_id": "r-1"}
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[Any]:
+    from starlette.testclient import TestClient
+
+    from examples.agent_chat.app import create_app
+    from examples.agent_chat.tokens import bearer
+
+    with TestClient(create_app(tmp_path / "chat.db", bearer(KEY))) as client:
+        yield client
+
+
+def headers(user: str = "ann", seconds: int = 60, **more: str) -> dict[str, str]:
+    from examples.agent_chat.tokens import issue
+
+    token = issue(KEY, user, seconds)
+    return {"authorization": f"Bearer {token}", "content-type": "application/json", **more}
+
+
+def test_the_answer_carries_the_tree_and_the_notes(client: Any) -> None:
+    answer = client.post("/agent/chat", json=GOOD, headers=headers())
+    assert answer.status_code == 200
+    body = answer.json()
+    root = body["operations"]
+    (chat,) = root["children"]
+    assert root["request_id"] == answer.headers["x-request-id"]
+    operations = [root, chat, *chat["children"]]
+    assert [operation["depth"] for operation in operations] == [0, 1, 2, 2, 2]
+    assert len({operation["request_id"] for operation in operations}) == 5
+    assert {note["tool"]: note["text"] for note in body["notes"]} == {
+        "count_words": "4 words",
+        "find_longest": "word",
+        "quote": '"a word or two"',
+    }
+
+
+def test_the_message_is_kept_though_a_tool_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from starlette.testclient import TestClient
+
+    from examples.agent_chat import tools
+    from examples.agent_chat.app import create_app
+    from examples.agent_chat.tokens import bearer
+
+    async def fail(message: str) -> None:
+        tools.write_note("fail", "never kept")
+        raise OSError("the service is down")
+
+    monkeypatch.setitem(tools.TOOLS, "quote", fail)
+    app = create_app(tmp_path / "chat.db", bearer(KEY))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        answer = client.post("/agent/chat", json=GOOD, headers=headers())
+        assert answer.status_code == 500
+        assert client.get("/notes", headers=headers()).json() == []
+    with contextlib.closing(sqlite3.connect(tmp_path / "chat.db")) as connection:
+        kept = connection.execute("SELECT user_id, thread_id, run_id, text FROM messages")
+        assert kept.fetchall() == [("ann", "t-1", "r-1", "a word or two")]
+
+
+def test_notes_are_their_own_user_s(client: Any) -> None:
+    for user in ("ann", "bob"):  # the same thread and run, by chance or by guessing
+        body = {**GOOD, "message": f"only {user}"}
+        answer = client.post("/agent/chat", json=body, headers=headers(user))
+        assert len(answer.json()["notes"]) == 3
+    for user in ("ann", "bob"):
+        notes = client.get("/notes", headers=headers(user)).json()
+        assert [n["text"] for n in notes if n["tool"] == "quote"] == [f'"only {user}"']
+    assert client.get("/notes", headers=headers("eve")).json() == []
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {},
+        {"authorization": "Bearer nonsense"},
+        {"authorization": "Basic YW5uOmFubg=="},
+        {"authorization": "Bearer "},
+        {"x-user-id": "ann"},
+    ],
+)
+def test_without_a_good_token_nobody_gets_in(client: Any, sent: dict[str, str]) -> None:
+    answer = client.post("/agent/chat", json=GOOD, headers=sent)
+    assert answer.status_code == 401
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "www-authenticate" in answer.headers
+
+
+def test_nor_with_one_that_expired_or_was_signed_by_another(client: Any) -> None:
+    from examples.agent_chat.tokens import issue
+
+    expired = headers(seconds=-60)
+    foreign = {"authorization": f"Bearer {issue('another key of at least 32 bytes', 'ann')}"}
+    for sent in (expired, foreign):
+        assert client.get("/notes", headers=sent).status_code == 401
+
+
+def with_(**changes: object) -> bytes:
+    return json.dumps({**GOOD, **changes}).encode()
+
+
+BAD_BODIES = {
+    "empty": (b"", 400),
+    "no JSON": (b"message=hello", 400),
+    "not UTF-8": (b'{"message": "\xff"}', 400),
+    "cut off": (with_()[:-1], 400),
+    "nested too deep": (b"[" * 16_000, 400),
+    "half a surrogate pair": (with_(message="\ud800"), 400),
+    "a list": (b"[]", 422),
+    "a text": (b'"hello"', 422),
+    "null": (b"null", 422),
+    "no message": (b'{"thread_id": "t-1", "run_id": "r-1"}', 422),
+    "an unknown field": (with_(user_id="bob"), 422),
+    "a number as message": (with_(message=1), 422),
+    "null as message": (with_(message=None), 422),
+    "a blank message": (with_(message=" \n "), 422),
+    "a long message": (with_(message="x" * 2_001), 422),
+    "a number as thread": (with_(thread_id=7), 422),
+    "an empty thread": (with_(thread_id=""), 422),
+    "a placeholder as thread": (with_(thread_id="null"), 422),
+    "a thread with a line break": (with_(thread_id="t-1\nrole: admin"), 422),
+    "a long run": (with_(run_id="r" * 129), 422),
+    "a run with markup": (with_(run_id="<script>"), 422),
+    "too large": (with_(message="x" * 20_000), 413),
+}
+
+
+@pytest.mark.parametrize("name", BAD_BODIES)
+def test_bad_input_is_refused_and_nothing_is_written(
+    client: Any, tmp_path: Path, name: str
+) -> None:
+    content, status = BAD_BODIES[name]
+    answer = client.post("/agent/chat", content=content, headers=headers())
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["status"] == status
+    assert len(answer.json()["detail"]) > 10
+    with contextlib.closing(sqlite3.connect(tmp_path / "chat.db")) as connection:
+        for table in ("messages", "notes"):
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded"])
+def test_only_json(client: Any, content_type: str) -> None:
+    sent = headers(**{"content-type": content_type})
+    answer = client.post("/agent/chat", content=with_(), headers=sent)
+    assert answer.status_code == 415
+
+
+def test_json_with_a_charset_is_json(client: Any) -> None:
+    sent = headers(**{"content-type": "Application/JSON; charset=utf-8"})
+    assert client.post("/agent/chat", content=with_(), headers=sent).status_code == 200
+
+
+def test_other_paths_and_methods(client: Any) -> None:
+    assert client.get("/agent/chat", headers=headers()).status_code == 405
+    missing = client.get("/nothing-here", headers=headers())
+    assert missing.status_code == 404
+    assert missing.headers["content-type"] == "application/problem+json"
+
+
+# --- serving it -------------------------------------------------------------------------------
+
+
+def test_serving_it_says_how_to_get_a_token(tmp_path: Path) -> None:
+    assert "POST /agent/chat" in run("-m", "examples.agent_chat", "--help").stdout
+    short = run("-m", "examples.agent_chat", RINGFENCE_EXAMPLE_KEY="short")
+    assert short.returncode == 2
+    assert "less than 32 bytes" in short.stderr
+
+
+def test_making_a_token() -> None:
+    module = ("-m", "examples.agent_chat.tokens")
+    assert run(*module, "ann").returncode == 1  # no key
+    refused = run(*module, "test", RINGFENCE_EXAMPLE_KEY=KEY)
+    assert refused.returncode == 1
+    assert "placeholder" in refused.stderr
+    made = run(*module, "ann", RINGFENCE_EXAMPLE_KEY=KEY)
+    assert made.returncode == 0
+    assert made.stdout.count(".") == 2
