@@ -9,7 +9,7 @@ from contextvars import Context
 from typing import Any
 
 from ringfence import user_context
-from ringfence.scope import open_roots
+from ringfence.state import open_roots
 
 from .cases import IDS
 

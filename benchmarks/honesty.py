@@ -18,7 +18,7 @@ from ringfence import (
     user_context,
 )
 from ringfence.copies import mutable_objects
-from ringfence.scope import open_roots
+from ringfence.state import open_roots
 from ringfence.settings import default_settings
 
 from .cases import IDS

@@ -11,7 +11,7 @@ import pytest
 
 from ringfence import clear_shared_object_registry, counters
 from ringfence.isolation import registry
-from ringfence.scope import open_roots
+from ringfence.state import open_roots
 
 BACKENDS = [
     pytest.param(("asyncio", {}), id="asyncio"),

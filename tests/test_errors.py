@@ -207,7 +207,9 @@ def test_every_error_made_has_a_fact_sentence_and_a_remedy_sentence() -> None:
 
 def test_no_message_is_made_of_a_user_or_a_tenant() -> None:
     for place, call in _made():
-        for part in ast.walk(ast.Module(body=[ast.Expr(arg) for arg in call.args], type_ignores=[])):
+        for part in ast.walk(
+            ast.Module(body=[ast.Expr(arg) for arg in call.args], type_ignores=[])
+        ):
             if isinstance(part, ast.FormattedValue):
                 named = {n.attr for n in ast.walk(part) if isinstance(n, ast.Attribute)}
                 named |= {n.id for n in ast.walk(part) if isinstance(n, ast.Name)}

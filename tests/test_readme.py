@@ -31,14 +31,14 @@ def test_the_first_program_prints_what_the_readme_says() -> None:
 
 
 def test_the_application_serves() -> None:
-    calls = '''
+    calls = """
 from starlette.testclient import TestClient
 from joserfc import jwt
 import time
-token = jwt.encode({"alg": "HS256"}, {"sub": "ann", "exp": int(time.time()) + 60}, identify.key)
+token = jwt.encode({"alg": "HS256"}, {"sub": "ann", "exp": int(time.time()) + 60}, key)
 with TestClient(app) as client:
     print(client.get("/whoami").status_code)
     print(client.get("/whoami", headers={"authorization": f"Bearer {token}"}).json())
-'''
+"""
     program = _blocks("python")[1]
     assert _run(program + calls) == "401\n{'user': 'ann'}\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import gc
 import types
 import weakref
@@ -22,7 +23,6 @@ from ringfence import (
     Ringfence,
     ScopeCloseError,
     SessionIsolationError,
-    Settings,
     UserExecutionContext,
     WrongTypeError,
     child_context,
@@ -32,7 +32,7 @@ from ringfence import (
     user_context,
 )
 from ringfence.isolation import registry
-from ringfence.scope import open_roots
+from ringfence.state import open_roots
 
 
 class Session:
@@ -88,7 +88,8 @@ async def test_how_it_ended() -> None:
 async def test_a_finaliser_knows_how_the_body_ended() -> None:
     seen: list[bool] = []
     async with user_context("alice-1"):
-        current_scope().callback(lambda scope=current_scope(): seen.append(scope.ended_well))
+        scope = current_scope()
+        scope.callback(lambda: seen.append(scope.ended_well))
     assert seen == [True]
 
 
@@ -110,7 +111,7 @@ async def test_it_says_where_it_was_opened_and_closed() -> None:
 async def test_a_scope_that_was_never_entered_is_refused() -> None:
     block: Any = user_context("alice-1")
     for use in (lambda: block.callback(print), lambda: block.own([]), lambda: block.db_session):
-        with pytest.raises(ContextClosedError, match="was never entered.*async with"):
+        with pytest.raises(ContextClosedError, match=r"was never entered.*async with"):
             use()
     assert block.context.user_id == "alice-1"
 
@@ -309,7 +310,7 @@ async def test_a_use_of_a_scope_where_none_is_open_is_refused() -> None:
         except NoContextError as error:
             refused.append(error.code)
 
-    await anyio.to_thread.run_sync(lambda: __import__("contextvars").Context().run(work))
+    await anyio.to_thread.run_sync(lambda: contextvars.Context().run(work))
     await block.__aexit__(None, None, None)
     assert refused == ["RF101"]
 
@@ -679,7 +680,7 @@ async def test_a_draining_fence_takes_no_new_roots_and_lets_open_ones_end() -> N
         async with child_context("tool"):
             pass
         for block in (fence.user_context("bob-22"), fence.nobody(), user_context("carol-3")):
-            with pytest.raises(DrainingError, match="is shutting down.*another instance"):
+            with pytest.raises(DrainingError, match=r"is shutting down.*another instance"):
                 await block.__aenter__()
         async with user_context("dave-4", fence=Ringfence()):
             pass

@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 
 from ringfence import counters
 from ringfence.isolation import registry
-from ringfence.scope import open_roots
+from ringfence.state import open_roots
 
 from . import screen
 from .mistakes import Mistakes

@@ -100,7 +100,8 @@ def _copy_value(value: Any, memo: dict[int, Any], path: _Path, left: int) -> Any
 
 
 def _copy_dict(value: Any, memo: dict[int, Any], path: _Path, left: int) -> dict[Any, Any]:
-    memo[id(value)] = duplicate = value.copy()
+    duplicate: dict[Any, Any] = value.copy()
+    memo[id(value)] = duplicate
     for key, item in value.items():
         if type(item) not in _PLAIN:
             duplicate[key] = _copy_value(item, memo, (path, key), left - 1)
@@ -110,7 +111,8 @@ def _copy_dict(value: Any, memo: dict[int, Any], path: _Path, left: int) -> dict
 
 
 def _copy_list(value: Any, memo: dict[int, Any], path: _Path, left: int) -> list[Any]:
-    memo[id(value)] = duplicate = value.copy()
+    duplicate: list[Any] = value.copy()
+    memo[id(value)] = duplicate
     for index, item in enumerate(value):
         if type(item) not in _PLAIN:
             duplicate[index] = _copy_value(item, memo, path, left - 1)

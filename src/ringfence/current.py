@@ -10,19 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import isolation
 from . import settings as defaults
-from .context import (
-    UserExecutionContext,
-    bound_copy,
-    checked_data,
-    checked_time,
-    derive_child,
-    draft_of,
-)
+from .checks import checked_data, checked_time
+from .context import UserExecutionContext
+from .drafts import bound_copy, derive_child, draft_of
 from .errors import ConfigurationError, InvalidContextError, WrongTypeError
 from .identifiers import generate_id
 from .identity import Identity
-from .scope import CLOSED, RequestScope, _get, nothing_open
+from .refusals import nothing_open
+from .scope import RequestScope
 from .settings import default_settings
+from .state import CLOSED, _get
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager

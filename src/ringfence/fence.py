@@ -17,7 +17,8 @@ from .context import UserExecutionContext
 from .current import current_scope, nobody, user_context
 from .errors import ConfigurationError
 from .identity import Identity
-from .scope import RequestScope, draining
+from .refusals import draining
+from .scope import RequestScope
 from .settings import Settings, default_settings
 from .tasks import Job, wait_out
 

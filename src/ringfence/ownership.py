@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 
 from .errors import ConfigurationError
 from .isolation import STAMP, stamp, stamp_of
-from .scope import CLOSED, RequestScope, _get, check_owner, nothing_open
+from .refusals import check_owner, nothing_open
+from .scope import RequestScope
+from .state import CLOSED, _get
 
 __all__ = ["owned"]
 

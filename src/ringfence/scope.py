@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextvars import Context, ContextVar, copy_context
+from collections.abc import Callable, Mapping
+from contextvars import Context, copy_context
 from types import CodeType, MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
-import attrs
 
-from . import counters, generators, isolation
+from . import closing, generators, isolation
 from .errors import (
     ConfigurationError,
     ContextClosedError,
     ContextIsolationError,
-    DrainingError,
-    NoContextError,
     OwnershipError,
-    ScopeCloseError,
     SessionIsolationError,
 )
 from .finalisers import EnteringStopped, FinaliserReport, Finalisers
 from .generators import CONTEXTLIB, GENERATOR_FLAGS, place
 from .identifiers import generate_id
 from .isolation import Claimant
-from .tasks import spawn, wait_out
+from .refusals import check_owner, draining, no_user, nothing_open
+from .state import CLOSED, CLOSING, NEW, OPEN, State, _get, _set, roots
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -36,29 +33,12 @@ if TYPE_CHECKING:
     from .protocols import Recipes
     from .settings import Settings
 
-__all__ = ["RequestScope", "open_roots"]
+__all__ = ["RequestScope"]
 
 T = TypeVar("T")
-State = Literal["new", "open", "closing", "closed"]
 
-NEW: State = "new"
-OPEN: State = "open"
-CLOSING: State = "closing"
-CLOSED: State = "closed"
 _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
-
-_current: ContextVar[RequestScope | None] = ContextVar("ringfence_scope", default=None)
-"""The scope that is open here. Set by `RequestScope` alone, on the way in and out."""
-_get = _current.get
-_set = _current.set
 _getframe = sys._getframe
-
-_roots: dict[RequestScope, None] = {}
-
-
-def open_roots() -> list[RequestScope]:
-    """The root scopes that are open in this process, oldest first."""
-    return list(_roots)
 
 
 class _Extras:
@@ -156,7 +136,7 @@ class RequestScope:
             if self._recipes is not None and self._recipes.is_draining:
                 if self._extras is None or not self._extras.is_admitted:
                     raise draining()
-            _roots[self] = None
+            roots[self] = None
         self._below = below
         self._opened_code = code
         self._opened_instruction = frame.f_lasti
@@ -175,7 +155,7 @@ class RequestScope:
             if extras.timeout is not None:
                 self._start_timeout(extras, extras.timeout)
         except BaseException:
-            self._release()
+            closing.release(self)
             self._end(self._opened_code, self._opened_instruction)
             raise
 
@@ -202,7 +182,7 @@ class RequestScope:
             self._end(code, instruction)
             return None
         del frame  # a held frame keeps every local of its function alive
-        return await self._leave(exc, code, instruction)
+        return await closing.leave(self, exc, code, instruction)
 
     def _end(self, code: CodeType | None, instruction: int) -> None:
         """Closed: nothing of this scope answers any more, whatever still holds it."""
@@ -216,7 +196,7 @@ class RequestScope:
         self._closed_instruction = instruction
         parent = self._parent
         if parent is None:
-            _roots.pop(self, None)
+            roots.pop(self, None)
         else:
             (parent._extras or parent._more()).children.pop(self, None)
         below = self._below
@@ -237,120 +217,6 @@ class RequestScope:
             scope = scope._below
         if scope is not None:
             scope._below = self._below
-
-    async def _leave(self, exc: BaseException | None, code: CodeType, instruction: int) -> bool:
-        extras = self._more()
-        if self._state is not OPEN:
-            return await self._rejoin(extras, exc)
-        self._state = CLOSING
-        extras.exc = exc
-        cancelled = None
-        finalisers = extras.finalisers
-        if extras.children or (finalisers is not None and not finalisers.run_inline()):
-            extras.closed_event = anyio.Event()
-            if isinstance(exc, GeneratorExit):
-                self._finish_elsewhere(exc, code, instruction)
-                return False
-            cancelled = await self._run_finalisers(exc)
-        self._finish(code, instruction)
-        return self._settle(extras, exc, cancelled)
-
-    async def _run_finalisers(self, exc: BaseException | None) -> BaseException | None:
-        """Close what is beneath, then our own; the last cancellation that arrived meanwhile."""
-        extras = self._more()
-        cancelled = None
-        for child in reversed(list(extras.children)):
-            cancelled = await child._close_with_parent(exc) or cancelled
-        if extras.finalisers is not None:
-            cancelled = await extras.finalisers.run(exc) or cancelled
-        return cancelled
-
-    async def _close_with_parent(self, exc: BaseException | None) -> BaseException | None:
-        extras = self._more()
-        if self._state is CLOSING and extras.closed_event is not None:
-            return await wait_out(extras.closed_event, 2 * self._settings.finaliser_timeout)
-        self._state = CLOSING
-        extras.exc = exc
-        extras.parent_closed = True
-        counters.count("scope.parent_closed")
-        extras.closed_event = anyio.Event()
-        cancelled = await self._run_finalisers(exc)
-        self._finish(None, 0)
-        parent = self._parent
-        if extras.finalisers is not None and parent is not None:
-            parent._finalisers().report.extend(
-                attrs.evolve(report, kind="child") for report in extras.finalisers.report
-            )
-        return cancelled
-
-    def _finish_elsewhere(self, exc: BaseException, code: CodeType, instruction: int) -> None:
-        """A coroutine that is being destroyed cannot await: the rest runs in a task of its own."""
-
-        async def finish() -> None:
-            await self._run_finalisers(exc)
-            self._finish(code, instruction)
-
-        try:
-            spawn(finish, "ringfence closer", self._own_context())
-        except RuntimeError:  # no event loop is left to run it
-            counters.count("finaliser.abandoned")
-            self._finish(code, instruction)
-
-    def _finish(self, code: CodeType | None, instruction: int) -> None:
-        self._release()
-        self._end(code, instruction)
-        extras = self._extras
-        if extras is not None and extras.closed_event is not None:
-            extras.closed_event.set()
-
-    def _release(self) -> None:
-        extras = self._extras
-        if extras is not None and extras.claimant is not None:
-            isolation.registry.release(extras.claimant)
-            extras.claimant = None
-
-    async def _rejoin(self, extras: _Extras, exc: BaseException | None) -> bool:
-        """A second exit: wait for the first, and leave what only this task can leave."""
-        cancelled = None
-        if self._state is CLOSING and extras.closed_event is not None:
-            cancelled = await wait_out(extras.closed_event, 2 * self._settings.finaliser_timeout)
-        if self._state is CLOSED and _get() is self:
-            _set(self._below)
-        return self._settle(extras, exc, cancelled, errors=())
-
-    def _settle(
-        self,
-        extras: _Extras,
-        exc: BaseException | None,
-        cancelled: BaseException | None,
-        errors: Sequence[FinaliserReport] | None = None,
-    ) -> bool:
-        """Raise what this block has to raise, or let the body's own exception pass."""
-        final = exc if cancelled is None else cancelled
-        timeout, extras.timeout_scope = extras.timeout_scope, None
-        if timeout is not None:
-            try:
-                timeout.__exit__(None if final is None else type(final), final, None)
-            except TimeoutError as late:
-                final = late
-        failed = [r for r in (self.report if errors is None else errors) if r.error is not None]
-        fatal = next((r.error for r in failed if not isinstance(r.error, Exception)), None)
-        if fatal is not None:
-            raise fatal
-        if final is None:
-            if failed:
-                raise ScopeCloseError(
-                    f"Request `{self.request_id}` succeeded, but {len(failed)} of its finalisers "
-                    "did not.",
-                    [r.error for r in failed if isinstance(r.error, Exception)],
-                    self.request_id,
-                )
-            return False
-        for report in failed:
-            final.add_note(f"ringfence: finaliser `{report.name}` failed: {report.error!r}")
-        if final is exc:
-            return False
-        raise final
 
     # --- what it is ---------------------------------------------------------------------------
 
@@ -660,35 +526,3 @@ class RequestScope:
             opened_at=self.opened_at,
             closed_at=self.closed_at,
         )
-
-
-def check_owner(obj: object, owner: RequestScope, user: RequestScope) -> None:
-    """Raise unless `owner`, a root, is open and is the root of `user`."""
-    if owner._state is CLOSED:
-        raise owner._closed_error()
-    if owner is not user._root:
-        raise isolation.foreign_object(obj, owner.request_id, user.request_id)
-
-
-def nothing_open() -> NoContextError:
-    """The error for a place where no scope is open."""
-    return NoContextError(
-        "No scope is open here.",
-        "Enter one with `async with user_context(...)`, or add `UserContextMiddleware`; a plain "
-        "thread or executor needs `bind(fn)`.",
-    )
-
-
-def no_user() -> NoContextError:
-    """The error for a scope that has no user."""
-    return NoContextError(
-        "The scope that is open here belongs to nobody.",
-        "Ask `current_scope()` for resources; a context is there once somebody is identified.",
-    )
-
-
-def draining() -> DrainingError:
-    """The error for a new root while the application shuts down."""
-    return DrainingError(
-        "The application is shutting down.", "Try again; another instance will answer."
-    )

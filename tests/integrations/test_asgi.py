@@ -1003,6 +1003,17 @@ async def test_errors_in_a_websocket() -> None:
     assert _types(answer) == ["accept"]
 
 
+async def test_a_websocket_that_was_closed_already_is_not_answered() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.close", "code": 4000})
+        raise error
+
+    error = OwnershipError("x")
+    answer = await call(fenced(app), type="websocket", user="alice-1")
+    assert answer.error is error
+    assert _types(answer) == ["close"]
+
+
 async def test_the_database_is_not_asked_about_websockets() -> None:
     ledger = Ledger()
     bye = [{"type": "websocket.disconnect", "code": 1000}]

@@ -37,6 +37,7 @@ from ringfence import (
     SessionIsolationError,
     Settings,
     child_context,
+    closing,
     counters,
     current_context,
     current_scope,
@@ -45,7 +46,12 @@ from ringfence import (
     user_context,
 )
 from ringfence import UserExecutionContext as Context
-from ringfence.integrations import _session_connections, _session_guard, _session_waits
+from ringfence.integrations import (
+    _guarded_session,
+    _session_connections,
+    _session_guard,
+    _session_waits,
+)
 from ringfence.integrations.sqlalchemy import Database, released_connection, session_owner
 
 from .notes import Author, Note, bodies, checked_out, fence_for, notes_engine
@@ -258,7 +264,7 @@ async def test_the_guard_of_a_scope_that_was_lost_is_replaced(
     async with AsyncSession(engine) as session:
         block = fence.user_context("alice-1", db_session=session)
         await block.__aenter__()
-        block._release()  # as when an event loop is torn down beneath it
+        closing.release(block)  # as when an event loop is torn down beneath it
         block._end(None, 0)
         async with fence.user_context("bob-22", db_session=session):
             assert await session.scalar(text("select 1")) == 1
@@ -604,6 +610,38 @@ async def test_a_call_that_does_not_end_is_cut_off(engine: AsyncEngine) -> None:
     assert checked_out(engine) == 0
 
 
+async def test_a_connection_that_was_left_behind_is_dropped(
+    fence: Ringfence, engine: AsyncEngine
+) -> None:
+    """A rollback that is cancelled takes the connection out of the session, and leaves it so."""
+
+    def interrupt(_connection: object) -> None:
+        raise asyncio.CancelledError
+
+    async with fence.user_context("alice-1") as alice:
+        await alice.db_session.execute(select(Note))
+        event.listen(engine.sync_engine, "rollback", interrupt, once=True)
+        with pytest.raises(asyncio.CancelledError):
+            await alice.db_session.close()
+        assert not alice.db_session.in_transaction()
+        assert checked_out(engine) == 1
+    assert checked_out(engine) == 0
+
+
+async def test_a_close_of_ones_own_is_called(engine: AsyncEngine) -> None:
+    closed: list[AsyncSession] = []
+
+    class MySession(AsyncSession):
+        async def close(self) -> None:
+            closed.append(self)
+            await super().close()
+
+    fence = Ringfence(database=Database(async_sessionmaker(engine, class_=MySession)))
+    async with fence.user_context("alice-1") as alice:
+        session = alice.db_session
+    assert closed == [session]
+
+
 async def test_connections_come_back_after_any_cancel(
     fence: Ringfence, engine: AsyncEngine
 ) -> None:
@@ -833,6 +871,15 @@ async def test_a_given_session_is_an_ancestors_too(tmp_path: Path) -> None:
                         await child.db_session.execute(select(Note))
 
 
+async def test_a_pools_own_timeout_is_named_too(tmp_path: Path) -> None:
+    async with notes_engine(tmp_path, pool_size=1, max_overflow=0, pool_timeout=0.1) as engine:
+        async with fence_for(engine).user_context("alice-1") as alice:
+            await alice.db_session.execute(select(Note))
+            with pytest.raises(DatabasePolicyError, match=alice.request_id):
+                async with child_context("tool") as child:
+                    await child.db_session.execute(select(Note))
+
+
 async def test_plain_contention_keeps_the_pools_own_timeout(tmp_path: Path) -> None:
     settings = Settings(nested_checkout_timeout=0.05)
     async with notes_engine(tmp_path, pool_size=1, max_overflow=0) as engine:
@@ -860,7 +907,7 @@ async def test_another_pool_is_no_reason_to_refuse(tmp_path: Path) -> None:
         async with fence_for(one, settings=settings).user_context("alice-1") as alice:
             await _write(alice.db_session, "three")
             async with child_context("tool") as child:
-                child.db_session.bind = two
+                child.db_session.sync_session.bind = two.sync_engine
                 await _write(child.db_session, "four")
         assert await bodies(two) == ["one", "two", "four"]
 
@@ -1002,7 +1049,7 @@ async def test_private_parts_of_sqlalchemy(engine: AsyncEngine) -> None:
 
 
 def test_twins_are_made_once() -> None:
-    assert _session_guard._guarded(Session) is _session_guard._guarded(Session)
+    assert _guarded_session._guarded(Session) is _guarded_session._guarded(Session)
 
 
 async def test_parallel_tools_have_sessions_of_their_own(

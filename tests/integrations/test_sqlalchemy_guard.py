@@ -25,7 +25,7 @@ from ringfence import (
     user_context,
 )
 from ringfence.integrations.sqlalchemy import session_owner
-from ringfence.scope import _current
+from ringfence.state import _current
 
 from .notes import Author, Note, bodies, checked_out, fence_for, notes_engine
 

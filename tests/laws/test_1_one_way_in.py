@@ -49,7 +49,7 @@ def test_the_variable_is_set_on_the_way_in_and_out_of_a_scope_and_nowhere_else()
         "scope:__aenter__",
         "scope:_end",
         "scope:_own_context",  # in a copy, for clean-up of this very scope
-        "scope:_rejoin",
+        "closing:_rejoin",
     }
 
 
@@ -77,7 +77,7 @@ async def test_making_a_scope_does_not_open_it() -> None:
 
 
 async def test_a_failed_entry_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ringfence.scope import open_roots
+    from ringfence.state import open_roots
 
     session = object()
     async with user_context("alice-1", db_session=session) as alice:

@@ -19,7 +19,7 @@ MUTANTS: list[Mutant] = [
     # --- 1. one way in
     mutant(
         "1: depth is not bounded",
-        "context.py",
+        "drafts.py",
         "if depth > settings.max_depth:",
         "if depth > settings.max_depth + 1:",
         LAW[1],
@@ -27,8 +27,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "1: a failed entry stays open",
         "scope.py",
-        "            self._release()\n            self._end(self._opened_code, self._opened_instruction)\n",
-        "            self._release()\n",
+        "            closing.release(self)\n            self._end(self._opened_code, self._opened_instruction)\n",
+        "            closing.release(self)\n",
         LAW[1],
     ),
     mutant(
@@ -160,8 +160,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "4: special methods are not guarded",
         "ownership.py",
-        "if callable(member):",
-        "if False:",
+        "in _special_methods(cls).items():",
+        "in ():",
         LAW[4],
     ),
     mutant(
@@ -189,14 +189,14 @@ MUTANTS: list[Mutant] = [
         "4: the registry is not emptied, nor by the collector",
         (
             (
-                "scope.py",
-                "            isolation.registry.release(extras.claimant)\n",
-                "            pass\n",
+                "closing.py",
+                "        isolation.registry.release(extras.claimant)\n",
+                "        pass\n",
             ),
             (
                 "isolation.py",
-                "            for key in claimed:\n                entries.pop(key, None)\n",
-                "            return\n",
+                "            for key in claimed:\n",
+                "            for key in ():\n",
             ),
         ),
         (LAW[4],),
@@ -292,22 +292,22 @@ MUTANTS: list[Mutant] = [
     ),
     mutant(
         "5: clean-up errors replace the body's",
-        "scope.py",
-        "        if final is None:\n            if failed:\n",
-        "        if final is None or failed:\n            if failed:\n",
+        "closing.py",
+        "    if final is None:\n        if failed:\n",
+        "    if final is None or failed:\n        if failed:\n",
         LAW[5],
     ),
     mutant(
         "5: clean-up errors are not attached",
-        "scope.py",
-        "            final.add_note(",
-        "            str(",
+        "closing.py",
+        "        final.add_note(",
+        "        str(",
         LAW[5],
     ),
     mutant(
         "5: a base exception is dropped",
-        "scope.py",
-        "        if fatal is not None:\n            raise fatal\n",
+        "closing.py",
+        "    if fatal is not None:\n        raise fatal\n",
         "",
         LAW[5],
     ),
@@ -341,16 +341,16 @@ MUTANTS: list[Mutant] = [
     ),
     mutant(
         "5: children are left open",
-        "scope.py",
+        "closing.py",
         "for child in reversed(list(extras.children)):",
         "for child in ():",
         LAW[5],
     ),
     mutant(
         "5: a destroyed coroutine drops its finalisers",
-        "scope.py",
-        "            if isinstance(exc, GeneratorExit):\n",
-        "            if False:\n",
+        "closing.py",
+        "        if isinstance(exc, GeneratorExit):\n",
+        "        if False:\n",
         LAW[5],
     ),
     mutant(
@@ -362,8 +362,8 @@ MUTANTS: list[Mutant] = [
     ),
     mutant(
         "5: leaving twice runs them twice",
-        "scope.py",
-        "        if self._state is not OPEN:\n            return await self._rejoin(extras, exc)\n",
+        "closing.py",
+        "    if scope._state is not OPEN:\n        return await _rejoin(scope, extras, exc)\n",
         "",
         LAW[3],
         LAW[5],
@@ -470,21 +470,21 @@ MUTANTS: list[Mutant] = [
     ),
     mutant(
         "7: dicts are shared",
-        "isolation.py",
-        '            duplicate[key] = _copy_value(item, memo, f"{path}[{key!r}]", left - 1)\n',
+        "copies.py",
+        "            duplicate[key] = _copy_value(item, memo, (path, key), left - 1)\n",
         "            pass\n",
         LAW[7],
     ),
     mutant(
         "7: a child shares its parent's data",
-        "context.py",
+        "drafts.py",
         "data = isolated_copy(inherited, field, settings.max_data_depth) if inherited else {}",
         "data = dict(inherited or {})",
         LAW[7],
     ),
     mutant(
         "7: an entered value shares its data",
-        "context.py",
+        "drafts.py",
         "            copied[slot] = isolated_copy(copied[slot], field, limit)\n",
         "            pass\n",
         LAW[7],
@@ -502,8 +502,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "7: verify_isolation looks at nothing",
         "context.py",
-        "                    isolation.registry.claim(item, claimant, error=ContextIsolationError)\n",
-        "",
+        "                for item in mutable_objects(data):\n",
+        "                for item in ():\n",
         LAW[7],
     ),
     mutant(
@@ -515,8 +515,8 @@ MUTANTS: list[Mutant] = [
     ),
     mutant(
         "7: shared objects may be in data",
-        "isolation.py",
-        "    _refuse_shared(memo, field)\n    return duplicate",
+        "copies.py",
+        "    isolation.refuse_shared_ids(memo, field)\n    return duplicate",
         "    return duplicate",
         LAW[7],
     ),

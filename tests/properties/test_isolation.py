@@ -33,7 +33,7 @@ from ringfence import (
     user_context,
 )
 from ringfence.isolation import registry
-from ringfence.scope import open_roots
+from ringfence.state import open_roots
 
 USERS = ("alice-1", "bob-22", "carol-3")
 REFUSED = (ContextClosedError, NoContextError)

@@ -26,7 +26,7 @@ import attrs
 from ringfence import current_scope, user_context
 from ringfence import tasks as ringfence_tasks
 from ringfence.isolation import registry
-from ringfence.scope import open_roots
+from ringfence.state import open_roots
 
 KINDS = ("task x1", "task x3", "task x20", "anyio scope", "timeout", "scope and task x3")
 PHASES = ("body", "first", "second", "third", "after")

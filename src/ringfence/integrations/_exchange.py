@@ -108,7 +108,7 @@ class Exchange:
             self.is_gone = True
             raise
         if kind in _ENDS and not message.get("more_body"):
-            self._is_complete = True
+            self.is_started = self._is_complete = True
 
     async def answer(self, problem: Problem) -> None:
         """Answer with a problem, where nothing has been answered yet."""

@@ -12,15 +12,14 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
 from ..errors import DatabasePolicyError
+from ._session_guard import GUARD, SessionGuard
 from ._session_waits import before_writing, name_the_holder
 
 if TYPE_CHECKING:
     from ..scope import RequestScope
-    from ._session_guard import SessionGuard
 
 __all__ = ["WatchedConnection", "effect_of", "read_only", "unwatch", "watch"]
 
-_GUARD = "_ringfence_guard"
 _watched: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
@@ -58,7 +57,7 @@ WatchedConnection.connection = property(  # type: ignore[assignment, method-assi
 
 def watch(guard: SessionGuard, connection: Connection) -> None:
     """Check the guard at everything that is done with a connection from now on."""
-    vars(connection)[_GUARD] = guard
+    vars(connection)[GUARD] = guard
     connection.__class__ = WatchedConnection
     guard.took(connection)
     engine = connection.engine
@@ -75,11 +74,11 @@ def watch(guard: SessionGuard, connection: Connection) -> None:
 def unwatch(connection: Connection) -> None:
     """Check nothing any more."""
     connection.__class__ = Connection
-    del vars(connection)[_GUARD]
+    del vars(connection)[GUARD]
 
 
 def _guard_on(connection: Connection) -> SessionGuard | None:
-    return vars(connection).get(_GUARD)
+    return vars(connection).get(GUARD)
 
 
 def _check(connection: Connection) -> None:

@@ -55,8 +55,9 @@ class _LimitReached(Exception):
 
 
 async def _within(limit: float, connect: Callable[[], Connection]) -> Connection:
+    timeout = asyncio.timeout(limit)
     try:
-        async with asyncio.timeout(limit) as timeout:
+        async with timeout:
             return await greenlet_spawn(connect)
     except TimeoutError as error:
         if timeout.expired():

@@ -21,7 +21,9 @@ from ..errors import (
 )
 from ..identifiers import generate_id
 from ..identity import Identity
-from ..scope import CLOSED, OPEN, RequestScope, _get, draining
+from ..refusals import draining
+from ..scope import RequestScope
+from ..state import CLOSED, OPEN, _get
 from ._connection import Connection, Headers, route_path
 from ._exchange import REQUEST_ID, Exchange, Receive, Scope, Send, answer
 from .problems import problem_of, problem_within
@@ -342,7 +344,7 @@ def _first_values(raw: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 def _too_large() -> _Refusal:
     error = ContextLimitError(
-        f"There are more than {MAX_HEADERS} headers, or their values exceed {MAX_HEADER_BYTES} bytes.",
+        f"There are more than {MAX_HEADERS} headers, or {MAX_HEADER_BYTES} bytes of their values.",
         "Send fewer.",
         field="headers",
         rule="length",

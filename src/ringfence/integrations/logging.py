@@ -6,7 +6,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ..scope import RequestScope, _get
+from ..scope import RequestScope
+from ..state import _get
 
 __all__ = ["ContextFilter"]
 

@@ -1,4 +1,12 @@
-"""Database sessions of one request each, by SQLAlchemy's asyncio extension."""
+"""
+Database sessions of one request each, by SQLAlchemy's asyncio extension.
+
+Every use of a session is checked: statements, the unit of work, transactions, lazy loading, and
+what was taken from it and held, such as its connection or its sync session. Not checked, for it
+is data or lies beneath SQLAlchemy: attributes that are loaded (the first change in a clean
+session is noticed, later ones are not), rows that were fetched or are fetched from a statement
+that was checked, look-ups such as `object_session`, and a driver's connection that somebody holds.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +18,6 @@ from typing import Any
 
 try:
     import greenlet  # type: ignore[import-untyped]  # noqa: F401 (asyncio needs it)
-    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
     from sqlalchemy.orm import Session, SessionTransactionOrigin
 except ImportError as error:
@@ -23,7 +30,9 @@ from ..current import TRANSACTIONS, Transaction, current_scope
 from ..errors import ConfigurationError, DatabasePolicyError
 from ..scope import RequestScope
 from ..tasks import is_on_trio
-from ._session_guard import SessionGuard, guard, guard_of, has_changes, own_session_of, unguard
+from ._guarded_session import guard, has_changes, unguard
+from ._session_endings import discard, own_sessions, roll_back_all, settle, until_idle
+from ._session_guard import SessionGuard, guard_of
 
 __all__ = ["Database", "released_connection", "session_owner"]
 
@@ -161,19 +170,19 @@ class Database:
             Exception: what a commit raised; all that was not committed by then is rolled back.
         """
         self._answered.add(root)
-        open_sessions = self._to_settle(root)
+        open_sessions = self._tosettle(root)
         commits = self.commit_when(status)
         while open_sessions:
             session, own = open_sessions.pop(0)
             try:
-                await _settle(session, own, commits)
+                await settle(session, own, commits)
             except Exception as error:
-                await _roll_back_all([(session, own), *open_sessions], error)
+                await roll_back_all([(session, own), *open_sessions], error)
                 raise
 
-    def _to_settle(self, root: RequestScope) -> list[tuple[AsyncSession, SessionGuard]]:
+    def _tosettle(self, root: RequestScope) -> list[tuple[AsyncSession, SessionGuard]]:
         found = []
-        for scope, session, own in _own_sessions(root):
+        for scope, session, own in own_sessions(root):
             if own.is_closed or (scope.transaction or self.policy) != "commit_before_response":
                 continue
             if own.is_busy:
@@ -194,7 +203,12 @@ class Database:
         own.close()
         scope._more().session = None  # a scope and its session would be a cycle
         with own.served():
-            if own.is_busy or session.in_transaction():
+            if (
+                own.is_busy
+                or own.held()
+                or session.in_transaction()
+                or type(session).close is not AsyncSession.close
+            ):
                 return self._end_session(scope, session, own)
             session.sync_session.close()
         return None
@@ -204,15 +218,17 @@ class Database:
     ) -> None:
         commits = scope.ended_well and self._policy_of(scope) in _COMMITTING
         try:
-            await _until_idle(own, scope.settings.finaliser_timeout / 2)
+            await until_idle(own, scope.settings.finaliser_timeout / 2)
             own.forget()
-            await _settle(session, own, commits)
+            await settle(session, own, commits)
             with own.served():
                 await session.close()
+                if own.held():  # a cancelled commit or rollback may leave one behind
+                    await discard(session, own)
         except BaseException:
             own.forget()
             with own.served():
-                await _discard(session, own)
+                await discard(session, own)
             raise
         finally:
             own.forget()
@@ -275,63 +291,6 @@ async def _release(session: AsyncSession, commit: bool) -> None:
         )
     # Unlike `rollback`, this expires no loaded object.
     await session.run_sync(lambda _: transaction.close())
-
-
-# --- one session ------------------------------------------------------------------------------
-
-
-async def _settle(session: AsyncSession, own: SessionGuard, commits: bool) -> None:
-    with own.served():
-        if session.in_transaction():
-            await (session.commit() if commits else session.rollback())
-
-
-async def _roll_back_all(
-    sessions: list[tuple[AsyncSession, SessionGuard]], error: Exception
-) -> None:
-    for session, own in sessions:
-        try:
-            await _settle(session, own, False)
-        except Exception as failed:
-            error.add_note(f"ringfence: a session could not be rolled back either: {failed!r}")
-
-
-async def _until_idle(own: SessionGuard, limit: float) -> None:
-    """Wait for a call that a task of the scope has left under way, as `gather` does."""
-    deadline = asyncio.get_running_loop().time() + limit
-    while own.is_busy and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
-        await asyncio.sleep(0.005)  # the end of a greenlet cannot be awaited
-    if own.is_busy:
-        raise TimeoutError("A call on the session was still under way.")
-
-
-async def _discard(session: AsyncSession, own: SessionGuard) -> None:
-    """Close a session whose connection is in an unknown state: the pool drops it."""
-    counters.count("session.invalidated")
-    held = own.held()
-    with contextlib.suppress(Exception):
-        await session.invalidate()
-    for connection in held:
-        with contextlib.suppress(Exception):
-            await session.run_sync(_drop, connection)
-
-
-def _drop(_session: Session, connection: Connection) -> None:
-    if not connection.closed:
-        connection.invalidate()
-        connection.close()
-
-
-def _own_sessions(root: RequestScope) -> list[tuple[RequestScope, AsyncSession, SessionGuard]]:
-    found = []
-    scopes = [root]
-    for scope in scopes:
-        scopes.extend(scope.children)
-        session = own_session_of(scope)
-        own = None if session is None else guard_of(session.sync_session)
-        if session is not None and own is not None:
-            found.append((scope, session, own))
-    return found
 
 
 def _checked(policy: Transaction) -> Transaction:

@@ -1,0 +1,46 @@
+"""The refusals that scopes and readers give, in one voice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import isolation
+from .errors import DrainingError, NoContextError
+from .state import CLOSED
+
+if TYPE_CHECKING:
+    from .scope import RequestScope
+
+__all__ = ["check_owner", "draining", "no_user", "nothing_open"]
+
+
+def check_owner(obj: object, owner: RequestScope, user: RequestScope) -> None:
+    """Raise unless `owner`, a root, is open and is the root of `user`."""
+    if owner._state is CLOSED:
+        raise owner._closed_error()
+    if owner is not user._root:
+        raise isolation.foreign_object(obj, owner.request_id, user.request_id)
+
+
+def nothing_open() -> NoContextError:
+    """The error for a place where no scope is open."""
+    return NoContextError(
+        "No scope is open here.",
+        "Enter one with `async with user_context(...)`, or add `UserContextMiddleware`; a plain "
+        "thread or executor needs `bind(fn)`.",
+    )
+
+
+def no_user() -> NoContextError:
+    """The error for a scope that has no user."""
+    return NoContextError(
+        "The scope that is open here belongs to nobody.",
+        "Ask `current_scope()` for resources; a context is there once somebody is identified.",
+    )
+
+
+def draining() -> DrainingError:
+    """The error for a new root while the application shuts down."""
+    return DrainingError(
+        "The application is shutting down.", "Try again; another instance will answer."
+    )
