@@ -110,7 +110,7 @@ def _ringfence(app: App) -> App:
     middleware = importlib.import_module("ringfence.integrations.asgi").UserContextMiddleware
     identity = Identity(IDS["user_id"])
 
-    async def identify(connection: Any) -> Identity:
+    def identify(connection: Any) -> Identity:
         return identity
 
     wrapped: App = middleware(app, fence=Ringfence(), identify=identify)

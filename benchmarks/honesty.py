@@ -18,8 +18,8 @@ from ringfence import (
     user_context,
 )
 from ringfence.copies import mutable_objects
-from ringfence.state import open_roots
 from ringfence.settings import default_settings
+from ringfence.state import open_roots
 
 from .cases import IDS
 from .timing import Case, drive

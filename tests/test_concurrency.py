@@ -40,7 +40,7 @@ from ringfence import (
     user_context,
 )
 from ringfence.concurrency import _drive
-from ringfence.scope import open_roots
+from ringfence.state import open_roots
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outside")
 

@@ -16,6 +16,7 @@ import pytest
 from ringfence import (
     ContextClosedError,
     FinaliserReport,
+    RequestScope,
     Ringfence,
     ScopeCloseError,
     Settings,
@@ -440,3 +441,68 @@ async def test_a_cancel_scope_that_a_manager_holds_may_cancel_while_it_is_open()
         await anyio.sleep(0.01)
         assert current_context().user_id == "alice-1"
     assert ran == ["left"]
+
+
+async def test_all_that_are_being_entered_when_the_scope_closes_are_stopped() -> None:
+    ran: list[int] = []
+    refused: list[int] = []
+
+    @contextlib.asynccontextmanager
+    async def slow(number: int) -> AsyncIterator[None]:
+        try:
+            await anyio.sleep(60)
+            yield
+        finally:
+            ran.append(number)
+
+    async def enter(scope: RequestScope, number: int) -> None:
+        try:
+            await scope.enter(slow(number))
+        except ContextClosedError:
+            refused.append(number)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            async with user_context("alice-1"):
+                for number in range(5):
+                    tasks.start_soon(enter, current_scope(), number)
+                await anyio.wait_all_tasks_blocked()
+    assert sorted(ran) == sorted(refused) == [0, 1, 2, 3, 4]
+
+
+async def test_a_manager_that_was_cancelled_from_within_is_left_with_that() -> None:
+    """As an `asyncio.TaskGroup` is whose task failed."""
+    seen: list[type[BaseException] | None] = []
+
+    class Cancels:
+        async def __aenter__(self) -> anyio.CancelScope:
+            self.scope = anyio.CancelScope().__enter__()
+            return self.scope
+
+        async def __aexit__(self, kind: Any, exc: Any, traceback: Any) -> bool | None:
+            seen.append(kind)
+            return self.scope.__exit__(kind, exc, traceback)
+
+    async with user_context("alice-1"):
+        scope = await current_scope().enter(Cancels())
+        scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+    assert seen == [anyio.get_cancelled_exc_class()]
+
+
+async def test_what_a_cancelled_manager_raises_instead_is_reported() -> None:
+    class Fails:
+        async def __aenter__(self) -> anyio.CancelScope:
+            self.scope = anyio.CancelScope().__enter__()
+            return self.scope
+
+        async def __aexit__(self, kind: Any, exc: Any, traceback: Any) -> bool | None:
+            self.scope.__exit__(kind, exc, traceback)
+            raise OSError("instead")
+
+    with pytest.raises(ScopeCloseError) as caught:
+        async with user_context("alice-1"):
+            scope = await current_scope().enter(Fails())
+            scope.cancel()
+            await anyio.wait_all_tasks_blocked()
+    assert "instead" in str(caught.value.exceptions[0])

@@ -1,4 +1,4 @@
-"""Isolation: copies that share nothing, a clear refusal of what cannot be copied, and the registry."""
+"""Isolation: copies that share nothing, refusals of what cannot be copied, and the registry."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import gc
 import ipaddress
 import pathlib
 import re
+import sys
 import threading
 import time
 import types
@@ -34,12 +35,15 @@ from ringfence import (
     ContextLimitError,
     InvalidContextError,
     OwnershipError,
+    Ringfence,
     Settings,
     SharedObjectError,
     UserExecutionContext,
     WrongTypeError,
+    child_context,
     clear_shared_object_registry,
     current_scope,
+    owned,
     register_shared_object,
     user_context,
 )
@@ -54,7 +58,7 @@ from ringfence.isolation import (
 
 
 class Color(enum.Enum):
-    RED = [1]
+    RED = 1
 
 
 @attrs.define
@@ -105,9 +109,10 @@ def _share_nothing(one: object, two: object) -> bool:
 
 COPIED: list[Any] = [
     [1, [2, {"k": [3]}]], {"deep": {"er": [1]}}, ([1], (2, [3])), {1, 2}, {(1, 2), "x"},
-    frozenset({1, frozenset({2})}), bytearray(b"x"), array.array("i", [1]), collections.deque([[1]]),
-    collections.OrderedDict(a=[1]), collections.defaultdict(list, a=[1]), collections.Counter("aab"),
-    collections.ChainMap({"a": [1]}), Note(["w"]), FrozenNote(["w"]), Card(["w"], Card([])),
+    frozenset({1, frozenset({2})}), bytearray(b"x"), array.array("i", [1]),
+    collections.deque([[1]]), collections.OrderedDict(a=[1]), collections.Counter("aab"),
+    collections.defaultdict(list, a=[1]), collections.ChainMap({"a": [1]}),
+    Note(["w"]), FrozenNote(["w"]), Card(["w"], Card([])),
     Slotted(["w"]), types.SimpleNamespace(words=["w"]), Point([1], [2]), Pair(([1], 2)),
     {"text": 1, 2: "number", None: "none", (1, "x"): ["tuple"], 1.5: 0, b"b": 1, Color.RED: 2},
     {frozenset({1}): [1], dt.date(2030, 1, 1): [2], uuid.UUID(int=1): [3]},
@@ -203,14 +208,14 @@ def test_a_billion_laughs_are_copied_walked_and_written_soon(
     wrap: Callable[[Any], Any], core: Any
 ) -> None:
     data = {"x": _nest(wrap, 60, core)}
-    began = time.perf_counter()
+    began = time.thread_time()
     ctx = _make(**data)
     child = ctx.create_child_context("tool")
     again = copy.copy(ctx)
     for each in (ctx, child, again):
         assert each.verify_isolation()
     ctx.to_dict()
-    assert time.perf_counter() - began < 0.9
+    assert time.thread_time() - began < (10 if sys.gettrace() else 0.9)  # coverage is slow
 
 
 @pytest.mark.parametrize("wrap", NEST, ids=LOOKS)
@@ -356,6 +361,34 @@ def test_keys_that_are_values_are_kept(nested: bool) -> None:
     assert (copied["n"] if nested else copied) == data
 
 
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        (10**5000, "[<int>]"),  # Python refuses to write it out
+        ("k" * 1_000_000, f"['{'k' * 59}…]"),
+        (b"\x1b[31m", "[b'\\x1b[31m']"),
+        ("\x1b[31m", "['\\x1b[31m']"),
+    ],
+    ids=["huge", "long", "bytes", "terminal"],
+)
+def test_whatever_the_key_is_the_message_is_short_and_printable(key: Any, shown: str) -> None:
+    with pytest.raises(InvalidContextError) as caught:
+        _make(a={key: threading.Lock()})
+    assert caught.value.field == f"agent_context['a']{shown}"
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).isprintable()
+
+
+def test_a_key_that_cannot_be_shown_is_named_by_its_type() -> None:
+    with pytest.raises(InvalidContextError, match=r"`agent_context\['a'\]\[<Unprintable>\]` holds"):
+        _make(a={Unprintable(): 1})
+
+
 def test_coroutines_are_refused() -> None:
     coroutine = _coroutine()
     with pytest.raises(InvalidContextError, match="holds a `coroutine`"):
@@ -366,8 +399,9 @@ def test_coroutines_are_refused() -> None:
 # --- anything at all --------------------------------------------------------------------------
 
 SCALARS = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4), st.binary(max_size=4),
-    st.uuids(), st.dates(), st.decimals(allow_nan=False), st.sampled_from([Color.RED, dt.UTC]),
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4), st.uuids(),
+    st.binary(max_size=4), st.dates(), st.decimals(allow_nan=False),
+    st.sampled_from([Color.RED, dt.UTC]),
 )  # fmt: skip
 HASHABLE = st.recursive(
     SCALARS,
@@ -388,7 +422,7 @@ DATA = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(HASHABLE, DATA, max_size=4))
 def test_whatever_the_data_is_its_copy_shares_nothing(data: dict[Any, Any]) -> None:
     duplicate = isolated_copy(data)
@@ -396,19 +430,19 @@ def test_whatever_the_data_is_its_copy_shares_nothing(data: dict[Any, Any]) -> N
     assert duplicate == data
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.dictionaries(st.text(max_size=3), DATA | st.sampled_from(LIVE), max_size=3).filter(
         lambda data: not {"user_id", "run_id"} & set(data)
     )
 )
 def test_whatever_is_passed_it_is_a_context_or_a_typed_error(data: dict[str, Any]) -> None:
+    rule = None
     try:
         ctx = UserExecutionContext("alice-1", "t-1", "r-1", agent_context=data)
     except InvalidContextError as error:
-        assert error.rule in ("live", "depth")
-    else:
-        assert _share_nothing(ctx.agent_context, data)
+        rule = error.rule
+    assert rule in ("live", "depth") if rule else _share_nothing(ctx.agent_context, data)
 
 
 # --- walking ----------------------------------------------------------------------------------
@@ -439,6 +473,62 @@ def test_classes_modules_and_functions_are_not_walked_into() -> None:
 def test_keys_are_walked_into() -> None:
     key = Client()
     assert key in list(mutable_objects({"x": {(1, (key,)): 1}}))
+
+
+# --- ringfence's own objects -------------------------------------------------------------------
+
+
+@owned
+class Memory:
+    def __init__(self) -> None:
+        self.notes = [1]
+
+
+class Agent:
+    """As a team's agent, which keeps what it was made with."""
+
+    def __init__(self, fence: Ringfence, ctx: UserExecutionContext) -> None:
+        self.fence, self.ctx, self.scope = fence, ctx, current_scope()
+
+
+async def test_what_data_lead_to_through_an_owned_object_or_a_context_accuses_nobody() -> None:
+    fence = Ringfence()
+    async with fence.user_context("alice-1") as alice, fence.user_context("bob-22") as bob:
+        alice.agent_context["ctx"] = alice
+        bob.agent_context["ctx"] = bob
+        bob.agent_context["agent"] = Agent(fence, bob)
+        bob.agent_context["memory"] = Memory()
+        assert alice.verify_isolation()
+        assert bob.verify_isolation()
+
+
+async def test_an_owned_object_in_the_data_stays_its_trees() -> None:
+    async with user_context("alice-1") as alice:
+        root = current_scope()
+        alice.agent_context["memory"] = memory = Memory()
+        async with child_context("tool") as child:
+            mine = child.agent_context["memory"]
+            assert mine is not memory
+            assert mine.notes == [1]
+            assert stamp_of(mine) is root
+        value = copy.copy(alice)
+        async with user_context(value) as other:
+            with pytest.raises(OwnershipError):
+                _ = other.agent_context["memory"].notes
+
+
+async def test_a_scope_or_a_fence_is_never_copied() -> None:
+    async with user_context("alice-1") as ctx:
+        scope, fence = current_scope(), Ringfence()
+        agent = isolated_copy({"agent": Agent(fence, ctx)})["agent"]
+        assert agent.scope is copy.copy(scope) is copy.deepcopy(scope) is scope
+        assert agent.fence is fence
+        assert agent.ctx == ctx
+        for thing in (scope, fence):
+            with pytest.raises(InvalidContextError, match="its copy is the object itself"):
+                _make(thing=thing)
+            with pytest.raises(WrongTypeError, match="cannot be owned"):
+                scope.own(thing)
 
 
 # --- shared objects ---------------------------------------------------------------------------

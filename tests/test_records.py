@@ -7,6 +7,7 @@ import datetime as dt
 import decimal
 import enum
 import json
+import sys
 import threading
 import time
 import types
@@ -169,9 +170,9 @@ def test_a_billion_laughs_end_soon(wrap: Any) -> None:
     laugh: Any = "ha"
     for _ in range(60):
         laugh = wrap(laugh)
-    began = time.perf_counter()
+    began = time.thread_time()
     text = json.dumps(_ready(laugh))
-    assert time.perf_counter() - began < 0.9
+    assert time.thread_time() - began < (10 if sys.gettrace() else 0.9)  # coverage is slow
     assert "<cut>" in text
     assert len(text) < 2_000_000
 

@@ -30,6 +30,7 @@ _ATOMS = frozenset(
     }
 )  # fmt: skip
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+_LONGEST_KEY = 60
 
 _Path = tuple[Any, Any]  # the path of what holds it, or None; and the key. Text only in errors.
 
@@ -158,9 +159,17 @@ def _too_deep(path: _Path) -> ContextLimitError:
 def _rendered(path: _Path) -> str:
     keys = []
     while path[0] is not None:
-        keys.append(f"[{path[1]!r}]")
+        keys.append(f"[{_shown(path[1])}]")
         path = path[0]
     return str(path[1]) + "".join(reversed(keys))
+
+
+def _shown(key: object) -> str:
+    try:
+        text = repr(key)
+    except Exception:
+        text = f"<{type(key).__name__}>"
+    return text if len(text) <= _LONGEST_KEY else f"{text[:_LONGEST_KEY]}…"
 
 
 def mutable_objects(data: object) -> Iterator[object]:

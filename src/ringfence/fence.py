@@ -17,6 +17,7 @@ from .context import UserExecutionContext
 from .current import current_scope, nobody, user_context
 from .errors import ConfigurationError
 from .identity import Identity
+from .isolation import Infrastructure
 from .refusals import draining
 from .scope import RequestScope
 from .settings import Settings, default_settings
@@ -85,7 +86,7 @@ class Detached:
         self._job.cancel()
 
 
-class Ringfence:
+class Ringfence(Infrastructure):
     """
     The recipes of one application: settings, database, services, events, audit.
 

@@ -199,7 +199,7 @@ class Finalisers:
     async def run(self, exc: BaseException | None) -> BaseException | None:
         """Run the rest; the last cancellation that arrived meanwhile, for the caller to raise."""
         cancelled = None
-        for entering in self._entering:
+        for entering in list(self._entering):
             if not entering.is_entered:
                 entering.job.cancel()
                 cancelled = await wait_out(entering.ready, self._limit) or cancelled

@@ -8,7 +8,7 @@ import threading
 import types
 import weakref
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from .errors import (
     ContextIsolationError,
@@ -20,6 +20,7 @@ from .errors import (
 
 __all__ = [
     "Claimant",
+    "Infrastructure",
     "IsolationRegistry",
     "clear_shared_object_registry",
     "register_shared_object",
@@ -28,9 +29,27 @@ __all__ = [
 
 T = TypeVar("T")
 
+
+class Infrastructure:
+    """
+    A part of ringfence itself: what data leads to through an owned object or a context.
+
+    Belongs to nobody, is not walked into, and is never copied.
+    """
+
+    __slots__ = ()
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
 UNOWNABLE = (
     str, bytes, int, float, complex, bool, type(None), type(Ellipsis), enum.Enum, dt.tzinfo, type,
     types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.MethodType,
+    Infrastructure,
 )  # fmt: skip
 
 
@@ -86,7 +105,7 @@ def _refuse_unownable(obj: object) -> None:
 # --- ownership --------------------------------------------------------------------------------
 
 
-class Claimant:
+class Claimant(Infrastructure):
     """
     Somebody who may own objects: the root of one request tree.
 

@@ -22,7 +22,7 @@ from .errors import (
 from .finalisers import EnteringStopped, FinaliserReport, Finalisers
 from .generators import CONTEXTLIB, GENERATOR_FLAGS, place
 from .identifiers import generate_id
-from .isolation import Claimant
+from .isolation import Claimant, Infrastructure
 from .refusals import check_owner, draining, no_user, nothing_open
 from .state import CLOSED, CLOSING, NEW, OPEN, State, _get, _set, roots
 
@@ -69,7 +69,7 @@ class _Extras:
         self.transaction: str | None = None
 
 
-class RequestScope:
+class RequestScope(Infrastructure):
     """
     What is open now: the resources, children and objects of one request or operation.
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import anyio
 import pytest
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
@@ -119,7 +120,7 @@ async def test_a_child_does_not_wait_for_its_parents_row_lock(
     async with fence.user_context("alice-1") as alice:
         await alice.db_session.execute(update(Note).where(Note.id == 1).values(body="alice's"))
         began = time.monotonic()
-        with pytest.raises(DatabasePolicyError) as caught:
+        with anyio.fail_after(5), pytest.raises(DatabasePolicyError) as caught:
             async with child_context("tool") as child:
                 session = child.db_session
                 if how == "update":

@@ -196,6 +196,17 @@ def test_excluded_paths(path: str, root_path: str, is_excluded: bool) -> None:
     assert middleware._is_exempt(request(path, root_path=root_path)) is is_excluded
 
 
+def test_a_mount_point_is_left_out_of_the_path() -> None:
+    for path, root_path, expected in [
+        ("/api/chat", "/api", "/chat"),
+        ("/api", "/api", ""),
+        ("/apichat", "/api", "/apichat"),
+        ("/chat", "", "/chat"),
+    ]:
+        connection = Connection(request(path, root_path=root_path), {})
+        assert connection.path == expected
+
+
 async def test_an_excluded_path_belongs_to_nobody_without_asking() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         assert not current_scope().has_user
@@ -831,13 +842,15 @@ async def test_after_that_a_stream_that_never_waits_does_not_stop_the_loop() -> 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200})
         started.set()
-        while True:
+        for _ in range(10_000):  # endless, but for the test's sake
             await send({"type": "http.response.body", "body": b"x", "more_body": True})
 
     started = anyio.Event()
     app = _with(Ledger(ValueError("full")), app)
     answer = await call(app, user="alice-1", cancel_on=started)
     assert answer.status == 500
+    assert answer.error is not None
+    assert not isinstance(answer.error, Exception)
 
 
 async def test_after_that_the_application_s_own_error_passes() -> None:

@@ -392,6 +392,18 @@ async def test_read_only_refuses_to_write(fence: Ringfence, engine: AsyncEngine)
     assert await bodies(engine) == ["one", "two", "three"]
 
 
+async def test_read_only_refuses_before_a_flush_begins(fence: Ringfence) -> None:
+    heard: list[object] = []
+    async with fence.user_context("alice-1", transaction="read_only") as alice:
+        session = alice.db_session
+        event.listen(session.sync_session, "before_flush", lambda *_: heard.append(1))
+        session.add(Note(body="three"))
+        with pytest.raises(DatabasePolicyError):
+            await session.flush()
+        assert session.new
+        assert heard == []
+
+
 async def test_read_only_holds_for_given_sessions_too(
     fence: Ringfence, engine: AsyncEngine
 ) -> None:
@@ -903,12 +915,24 @@ async def test_another_pool_is_no_reason_to_refuse(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     settings = Settings(nested_checkout_timeout=0.05)
-    async with notes_engine(tmp_path / "a") as one, notes_engine(tmp_path / "b") as two:
+    async with (
+        notes_engine(tmp_path / "a") as one,
+        notes_engine(tmp_path / "b", pool_size=1, max_overflow=0) as two,
+    ):
         async with fence_for(one, settings=settings).user_context("alice-1") as alice:
             await _write(alice.db_session, "three")
-            async with child_context("tool") as child:
-                child.db_session.sync_session.bind = two.sync_engine
-                await _write(child.db_session, "four")
+            async with AsyncSession(two) as busy:
+                await busy.execute(select(Note))
+
+                async def tool() -> None:
+                    async with child_context("tool") as child:
+                        child.db_session.sync_session.bind = two.sync_engine
+                        await _write(child.db_session, "four")
+
+                task = asyncio.create_task(tool())
+                await asyncio.sleep(0.2)
+                assert not task.done()
+            await task
         assert await bodies(two) == ["one", "two", "four"]
 
 

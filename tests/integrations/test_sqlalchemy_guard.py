@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import greenlet
 import pytest
-from sqlalchemy import event, insert, select, text
+from sqlalchemy import Connection, event, insert, inspect, select, text
 from sqlalchemy.exc import IllegalStateChangeError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_object_session
 from sqlalchemy.orm import Session, object_session
@@ -148,6 +149,7 @@ REFUSED: dict[str, Use] = {
     "a held connection's driver connection": lambda it: it.connection.get_raw_connection(),
     # the sync session beneath
     "a held sync_session's execute": _in_greenlet(lambda held: held.execute(select(Note))),
+    "a held sync_session's get from the identity map": _in_greenlet(lambda held: held.get(Note, 1)),
     "a held sync_session's add": lambda it: it.sync_session.add(Note(body="bob's")),
     "a held sync_session's commit": _in_greenlet(lambda held: held.commit()),
     "a held sync_session's bulk insert": _in_greenlet(
@@ -305,7 +307,73 @@ async def test_what_is_not_refused(world: World, name: str) -> None:
 
 
 def test_the_count() -> None:
-    assert (len(REFUSED), len(PERMITTED)) == (65, 11)
+    assert (len(REFUSED), len(PERMITTED)) == (66, 11)
+
+
+async def test_setting_is_checked_by_itself(world: World) -> None:
+    """Also where setting reads nothing: a transaction's own methods set before they read."""
+    async with world.alice() as alice:
+        stolen = await Stolen(alice.db_session).take()
+        async with world.bob():
+            with pytest.raises(SessionIsolationError):
+                stolen.sync_session.autoflush = False
+            with pytest.raises(SessionIsolationError):
+                stolen.sync_session.get_transaction  # noqa: B018
+        transaction = stolen.transaction.sync_transaction
+        async with world.bob():
+            with pytest.raises(SessionIsolationError):
+                transaction.close()
+        assert alice.db_session.in_transaction()
+
+
+@pytest.mark.filterwarnings("ignore:transaction already deassociated")
+async def test_a_held_connections_transaction_cannot_be_ended(
+    world: World, engine: AsyncEngine
+) -> None:
+    """The object itself is spoilt by the refusal, and SQLAlchemy warns of it; nothing is lost."""
+    for end in ("commit", "rollback"):
+        async with world.alice() as alice:
+            await alice.db_session.execute(insert(Note).values(body="alice's"))
+            held = (await alice.db_session.connection()).get_transaction()
+            async with world.bob():
+                with pytest.raises(SessionIsolationError):
+                    await getattr(held, end)()
+            assert await bodies(engine) == ["one", "two"]
+            await alice.db_session.rollback()
+
+
+async def test_a_statement_is_checked_when_it_is_sent(world: World) -> None:
+    """Not only by the methods that people call: what a method of tomorrow sends, is sent here."""
+    async with world.alice() as alice:
+        connection = await alice.db_session.connection()
+
+        def send(sync: Any) -> None:
+            Connection.execute(sync, text("select 1"))
+
+        async with world.bob():
+            with pytest.raises(SessionIsolationError):
+                await connection.run_sync(send)
+
+
+async def test_an_event_loop_in_a_greenlet_admits_nobody(tmp_path: Path) -> None:
+    """As under Playwright or gevent: being in a greenlet does not mean being in a call."""
+
+    async def main() -> None:
+        async with notes_engine(tmp_path) as engine:
+            fence = fence_for(engine)
+            async with fence.user_context("alice-1") as alice:
+                session = alice.db_session
+                session.add(Note(body="alice's"))
+                async with fence.user_context("bob-22"):
+                    with pytest.raises(SessionIsolationError):
+                        session.add(Note(body="bob's"))
+                await session.flush()
+
+    def run() -> None:
+        with asyncio.Runner() as runner:
+            runner.run(main())
+
+    await asyncio.to_thread(lambda: greenlet.greenlet(run).switch())
 
 
 async def test_the_whole_tree_may_use_it(world: World) -> None:
@@ -316,6 +384,15 @@ async def test_the_whole_tree_may_use_it(world: World) -> None:
                 assert (await session.get_one(Note, 1)).body == "one"
         task = asyncio.create_task(session.get_one(Note, 1))
         assert (await task).body == "one"
+
+
+async def test_a_childs_session_ends_with_the_child(world: World) -> None:
+    async with world.alice():
+        async with child_context("tool") as child:
+            session = child.db_session
+            await session.execute(select(Note))
+        with pytest.raises(ContextClosedError, match=child.request_id):
+            await session.execute(select(Note))
 
 
 async def test_the_message_names_both_requests_and_no_user(world: World) -> None:
@@ -519,6 +596,13 @@ async def test_listeners_of_sessions_are_heard(engine: AsyncEngine) -> None:
             assert heard == [alice.db_session.sync_session]
     finally:
         event.remove(Session, "after_begin", listen)
+
+
+async def test_its_connection_can_be_inspected(world: World) -> None:
+    async with world.alice() as alice:
+        connection = await alice.db_session.connection()
+        names = await connection.run_sync(lambda sync: inspect(sync).get_table_names())
+        assert names == ["author", "note"]
 
 
 async def test_refusals_are_context_isolation_errors(world: World) -> None:

@@ -96,7 +96,7 @@ class Exchange:
         kind = message["type"]
         if kind in _STARTS:
             if kind == "http.response.start" and self._database is not None:
-                if not await self._settle(message["status"]):
+                if not await self._settle(self._database, message["status"]):
                     return
             elif kind == "websocket.accept":
                 message = _accept(self._scope, message)
@@ -125,10 +125,10 @@ class Exchange:
             return "completed"
         return "error" if isinstance(error, Exception) else "cancelled"
 
-    async def _settle(self, status: int) -> bool:
+    async def _settle(self, database: SessionSource, status: int) -> bool:
         """Commit or roll back. If that fails, answer with a problem and return False."""
         try:
-            await self._database.before_response(self.root, status)  # type: ignore[union-attr]
+            await database.before_response(self.root, status)
         except Exception as error:
             self.failure = error
         else:

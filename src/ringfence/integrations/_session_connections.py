@@ -49,7 +49,8 @@ for _name in (
     "rollback", "scalar",
 ):  # fmt: skip
     setattr(WatchedConnection, _name, _checked(getattr(Connection, _name)))
-# Also the way to the driver's own connection, beneath which nothing is checked.
+# Also the way to the driver's own connection: beneath it nothing is checked, and whoever holds a
+# `Transaction` comes by here to end it.
 WatchedConnection.connection = property(  # type: ignore[assignment, method-assign]
     _checked(Connection.connection.fget)  # type: ignore[attr-defined]
 )
@@ -65,9 +66,6 @@ def watch(guard: SessionGuard, connection: Connection) -> None:
         return
     _watched.add(engine)
     event.listen(engine, "before_cursor_execute", _before_cursor_execute)
-    # For whoever holds a `Transaction`: it is harmed by a refusal, but not ended.
-    event.listen(engine, "commit", _check)
-    event.listen(engine, "rollback", _check)
     event.listen(engine, "handle_error", _on_error)
 
 

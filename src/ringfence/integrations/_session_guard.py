@@ -15,16 +15,16 @@ from sqlalchemy.orm import Session
 
 from ..errors import ConcurrentSessionError, SessionIsolationError
 from ..refusals import nothing_open
-from ..scope import RequestScope
 from ..state import CLOSED, _get
-from . import _session_connections as connections
-from ._session_waits import check_out
 
-__all__ = [
-    "SessionGuard", "guard", "guard_of", "has_changes", "own_session_of", "session_of", "unguard",
-]  # fmt: skip
+if TYPE_CHECKING:
+    from ..scope import RequestScope
 
-_GUARD = "_ringfence_guard"
+__all__ = ["GUARD", "SessionGuard", "guard_of", "own_session_of", "session_of"]
+
+GUARD = "_ringfence_guard"
+"""Where a guarded session, and a connection that is watched, keep their guard."""
+
 _numbers = itertools.count()
 
 

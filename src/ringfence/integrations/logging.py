@@ -35,10 +35,9 @@ class ContextFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Fill in the record; always true."""
-        if not hasattr(record, STATE):  # else it was filled in where it was written
-            for name, value in _facts().items():
-                if not hasattr(record, name):
-                    setattr(record, name, value)
+        for name, value in _facts().items():
+            if not hasattr(record, name):  # given by the call, or filled in where it was written
+                setattr(record, name, value)
         return True
 
 

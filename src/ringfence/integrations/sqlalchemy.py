@@ -10,7 +10,6 @@ that was checked, look-ups such as `object_session`, and a driver's connection t
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -170,7 +169,7 @@ class Database:
             Exception: what a commit raised; all that was not committed by then is rolled back.
         """
         self._answered.add(root)
-        open_sessions = self._tosettle(root)
+        open_sessions = self._to_settle(root)
         commits = self.commit_when(status)
         while open_sessions:
             session, own = open_sessions.pop(0)
@@ -180,7 +179,7 @@ class Database:
                 await roll_back_all([(session, own), *open_sessions], error)
                 raise
 
-    def _tosettle(self, root: RequestScope) -> list[tuple[AsyncSession, SessionGuard]]:
+    def _to_settle(self, root: RequestScope) -> list[tuple[AsyncSession, SessionGuard]]:
         found = []
         for scope, session, own in own_sessions(root):
             if own.is_closed or (scope.transaction or self.policy) != "commit_before_response":
