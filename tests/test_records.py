@@ -194,7 +194,7 @@ def test_it_needs_no_room_on_the_stack() -> None:
 def test_a_container_that_changes_meanwhile_is_named() -> None:
     class Growing(dict[str, int]):
         def items(self) -> Any:
-            for key in super().keys():
+            for key in super().keys():  # noqa: SIM118 - `super()` alone is no iterable
                 self[key + "x"] = 1
                 yield key, 1
 

@@ -180,7 +180,7 @@ def _free_port() -> int:
         return port
 
 
-def _wait_for(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_for(server: subprocess.Popen[Any], port: int, log: Path) -> None:
     end = time.monotonic() + 20
     while time.monotonic() < end and server.poll() is None:
         # "the database system is starting up" accepts connections too: wait for the log's word.
