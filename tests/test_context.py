@@ -6,8 +6,9 @@ import copy
 import datetime as dt
 import inspect
 import json
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
@@ -241,6 +242,16 @@ async def test_nor_with_the_scopes_that_it_opens() -> None:
         assert two.agent_context == ctx.agent_context == {}
 
 
+@pytest.fixture
+def _restless() -> Iterator[None]:
+    """Threads take turns as often as can be."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_restless")
 def test_two_threads_that_touch_it_first_get_one_dictionary() -> None:
     for _ in range(200):
         ctx, got, start = _make(), [], threading.Barrier(2)

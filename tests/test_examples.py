@@ -222,7 +222,7 @@ DEFECTS = {
         def stay_open(self, code, instruction):
             context = self._context
             end(self, code, instruction)
-            self._state, self._context, self._live = "open", context, context
+            self._state, self._context = "open", context
         RequestScope._end = stay_open
         RequestScope.state = property(lambda self: "closed")
         """,

@@ -188,6 +188,24 @@ class Work:
     """Stands for a session."""
 
 
+VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outside")
+
+
+async def test_no_context_variable_of_the_request_reaches_it() -> None:
+    seen: list[str] = []
+    fence = Ringfence()
+
+    async def work() -> None:
+        seen.append(VARIABLE.get())
+
+    async with fence:
+        async with fence.user_context("alice-1"):
+            token = VARIABLE.set("the request's")
+            await fence.detach(work).wait()
+            VARIABLE.reset(token)
+    assert seen == ["outside"]
+
+
 async def test_it_goes_on_after_its_request_has_ended() -> None:
     go, seen = anyio.Event(), []
     fence = Ringfence()

@@ -22,7 +22,7 @@ import types
 import uuid
 import weakref
 import zoneinfo
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
@@ -681,6 +681,16 @@ def test_what_was_claimed_anew_while_a_claimant_died_stays_claimed() -> None:
     assert own.owner_of(thing) is bob
 
 
+@pytest.fixture
+def _restless() -> Iterator[None]:
+    """Threads take turns as often as can be."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_restless")
 def test_one_of_many_threads_wins() -> None:
     own = IsolationRegistry()
     things = [[n] for n in range(2000)]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
+import sys
+import weakref
 from collections.abc import Iterator
 
 import anyio
@@ -214,8 +217,6 @@ async def test_what_a_cancellation_is() -> None:
 
 @pytest.fixture
 def _no_trio(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    import sys
-
     with monkeypatch.context() as patch:
         patch.delitem(sys.modules, "trio", raising=False)
         yield
@@ -245,18 +246,20 @@ def test_without_an_event_loop_there_is_no_task_and_nothing_left_unawaited() -> 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_spawned_task_is_not_collected_while_it_runs(anyio_backend: str) -> None:
     """The event loop itself keeps weak references only."""
-    import gc
-
-    ran, began = asyncio.Event(), asyncio.Event()
+    waiting: list[weakref.ref[asyncio.Future[None]]] = []
+    began, ran = asyncio.Event(), asyncio.Event()
 
     async def work() -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_later(0.01, future.set_result, None)
+        waiting.append(weakref.ref(future))
         began.set()
-        await future
+        await future  # nothing else knows of it, nor of the task
         ran.set()
 
     spawn(work, "test", contextvars.Context())
     await began.wait()
     gc.collect()
+    future = waiting[0]()
+    assert future is not None
+    future.set_result(None)
     await asyncio.wait_for(ran.wait(), 5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 import attrs
@@ -12,7 +13,7 @@ import attrs
 from . import isolation
 from .checks import checked_data, checked_depth, checked_time
 from .copies import mutable_objects
-from .drafts import bound_copy, derive_child, draft_of, fill
+from .drafts import bound_copy, derive_child, draft_of
 from .errors import (
     ContextIsolationError,
     InvalidContextError,
@@ -113,28 +114,28 @@ class UserExecutionContext:
         isolation.refuse_shared(db_session, "db_session")
         cls = type(self)
         object.__setattr__(self, "__class__", draft_of(cls))
-        fill(
-            self,
-            cls,
-            check("user_id", user_id),
-            check("thread_id", thread_id),
-            check("run_id", run_id),
-            generate_id() if request_id is None else check("request_id", request_id),
-            None
-            if websocket_client_id is None
-            else check("websocket_client_id", websocket_client_id),
-            checked_depth(operation_depth, settings),
-            None if parent_request_id is None else check("parent_request_id", parent_request_id),
-            None if tenant_id is None else check("tenant_id", tenant_id),
-            checked_time("expires_at", expires_at),
-            None if client_request_id is None else check("client_request_id", client_request_id),
-            db_session,
-            checked_time("created_at", created_at) or time.time_ns(),
-            checked_data(agent_context, "agent_context", settings),
-            checked_data(audit_metadata, "audit_metadata", settings),
-            None,
-            None,
-        )
+        draft: Any = self  # writable, until its class is back
+        try:
+            draft.user_id = check("user_id", user_id)
+            draft.thread_id = check("thread_id", thread_id)
+            draft.run_id = check("run_id", run_id)
+            draft.request_id = (
+                generate_id() if request_id is None else check("request_id", request_id)
+            )
+            draft.websocket_client_id = _optional(check, "websocket_client_id", websocket_client_id)
+            draft.operation_depth = checked_depth(operation_depth, settings)
+            draft.parent_request_id = _optional(check, "parent_request_id", parent_request_id)
+            draft.tenant_id = _optional(check, "tenant_id", tenant_id)
+            draft.expires_at = checked_time("expires_at", expires_at)
+            draft.client_request_id = _optional(check, "client_request_id", client_request_id)
+            draft._session = db_session
+            draft._created = checked_time("created_at", created_at) or time.time_ns()
+            draft._agent = checked_data(agent_context, "agent_context", settings)
+            draft._audit = checked_data(audit_metadata, "audit_metadata", settings)
+            draft._operation = None
+            draft._scope = None
+        finally:
+            draft.__class__ = cls
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -288,9 +289,12 @@ class UserExecutionContext:
             self._settings,
             additional_agent_context,
             additional_audit_metadata,
-            session=self._session,
+            None,
+            None,
+            self._session,
+            generate_id(),
+            self._scope,
         )
-        object.__setattr__(child, "_scope", self._scope)
         return cast("Self", child)
 
     def with_db_session(self, db_session: Any) -> Self:
@@ -452,6 +456,10 @@ class UserExecutionContext:
             "from what the carrier proves.",
             rule="pickle",
         )
+
+
+def _optional(check: Callable[[str, object], str], field: str, value: str | None) -> str | None:
+    return None if value is None else check(field, value)
 
 
 def validate_user_context(obj: object) -> UserExecutionContext:

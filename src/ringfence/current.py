@@ -14,12 +14,12 @@ from .checks import checked_data, checked_time
 from .context import UserExecutionContext
 from .drafts import bound_copy, derive_child, draft_of
 from .errors import ConfigurationError, InvalidContextError, WrongTypeError
-from .identifiers import generate_id
+from .identifiers import _pool, generate_id
 from .identity import Identity
 from .refusals import nothing_open
 from .scope import RequestScope
 from .settings import default_settings
-from .state import CLOSED, _get
+from .state import CLOSED, NEW, _get
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -41,7 +41,8 @@ Transaction = Literal["commit_before_response", "commit_on_exit", "manual", "rea
 TRANSACTIONS = ("commit_before_response", "commit_on_exit", "manual", "read_only")
 _new = object.__new__
 _now = time.time_ns
-_Draft = draft_of(UserExecutionContext)
+_next_id = _pool.pop  # a call less than `generate_id`
+_Draft: Any = draft_of(UserExecutionContext)
 
 
 # --- readers ----------------------------------------------------------------------------------
@@ -57,7 +58,7 @@ def current_context() -> UserExecutionContext:
     """
     scope = _get()
     if scope is not None:
-        context = scope._live
+        context = scope._context
         if context is not None:
             return context
     return current_scope().context
@@ -82,7 +83,7 @@ def current_scope() -> RequestScope:
 def current_context_or_none() -> UserExecutionContext | None:
     """The context of the scope that is open here, or `None` if there is none."""
     scope = _get()
-    return None if scope is None else scope._live
+    return None if scope is None else scope._context
 
 
 def current_scope_or_none() -> RequestScope | None:
@@ -96,7 +97,6 @@ def current_scope_or_none() -> RequestScope | None:
 
 def user_context(
     user_id: str | UserExecutionContext | Identity,
-    *,
     thread_id: str | None = None,
     run_id: str | None = None,
     request_id: str | None = None,
@@ -104,6 +104,7 @@ def user_context(
     websocket_client_id: str | None = None,
     agent_context: dict[str, Any] | None = None,
     audit_metadata: dict[str, Any] | None = None,
+    *,
     tenant_id: str | None = None,
     expires_at: dt.datetime | None = None,
     client_request_id: str | None = None,
@@ -118,7 +119,7 @@ def user_context(
 
     The scope lives until the block ends, on whatever ending. Nothing is inherited from a scope
     that happens to be open, but its fence, if none is given. Ids that you do not give are
-    generated::
+    generated. The order is that of `UserExecutionContext.from_request`::
 
         async with user_context("u-17", thread_id="t-1") as ctx:
             assert current_context() is ctx
@@ -153,7 +154,7 @@ def user_context(
                 thread_id, run_id, request_id, db_session, websocket_client_id, agent_context,
                 audit_metadata, tenant_id, expires_at, client_request_id,
             )  # fmt: skip
-            scope = RequestScope(None, None, fence, settings)
+            scope = RequestScope(user_id.request_id, None, fence, settings)
             scope._context = bound_copy(user_id, scope)
             return _with_extras(scope, claims, timeout, transaction, in_generator)
         tenant_id = tenant_id or user_id.tenant_id
@@ -161,12 +162,13 @@ def user_context(
         claims = claims or user_id.claims
         user_id = user_id.user_id
     rules = settings.id_rules
+    are_plain = rules.are_plainly_valid
     if thread_id is not None and run_id is not None:
         if not (
             type(user_id) is str
             and type(thread_id) is str
             and type(run_id) is str
-            and rules.are_plainly_valid(f"{user_id}\n{thread_id}\n{run_id}")
+            and are_plain(f"{user_id}\n{thread_id}\n{run_id}")
         ):
             rules.check("user_id", user_id)
             rules.check("thread_id", thread_id)
@@ -176,7 +178,10 @@ def user_context(
         thread_id = generate_id() if thread_id is None else rules.check("thread_id", thread_id)
         run_id = generate_id() if run_id is None else rules.check("run_id", run_id)
     if request_id is None:
-        request_id = generate_id()
+        try:
+            request_id = _next_id()
+        except IndexError:
+            request_id = generate_id()
     else:
         rules.check("request_id", request_id)
     if websocket_client_id is not None:
@@ -193,9 +198,16 @@ def user_context(
         agent_context = checked_data(agent_context, "agent_context", settings)
     if audit_metadata is not None:
         audit_metadata = checked_data(audit_metadata, "audit_metadata", settings)
-    scope = RequestScope(None, None, fence, settings)
-    # `context.fill`, written out: a call with eighteen arguments costs a fifth of this function.
-    context: Any = _new(_Draft)
+    # Written out, not called: each call costs more than all that it stores.
+    scope = _new(RequestScope)
+    scope._request_id = request_id
+    scope._parent = None
+    scope._root = scope
+    scope._recipes = fence
+    scope._settings = settings
+    scope._state = NEW
+    scope._extras = None
+    context: Any = _Draft()
     context.user_id = user_id
     context.thread_id = thread_id
     context.run_id = run_id
@@ -256,7 +268,7 @@ def child_context(
         ConfigurationError: `session="own"` without a database.
     """
     parent = _get()
-    context = None if parent is None else parent._live
+    context = None if parent is None else parent._context
     if parent is None or context is None:
         parent = current_scope()
         context = parent.context
@@ -278,7 +290,18 @@ def child_context(
         isolation.refuse_shared(session, "db_session")
         explicit = session
     settings = parent._settings
-    scope = RequestScope(None, parent, recipes, settings)
+    try:
+        request_id = _next_id()
+    except IndexError:
+        request_id = generate_id()
+    scope: RequestScope = _new(RequestScope)
+    scope._request_id = request_id
+    scope._parent = parent
+    scope._root = parent._root
+    scope._recipes = recipes
+    scope._settings = settings
+    scope._state = NEW
+    scope._extras = None
     scope._context = derive_child(
         context,
         operation_name,
@@ -288,6 +311,7 @@ def child_context(
         thread_id,
         run_id,
         explicit,
+        request_id,
         scope,
     )
     if session is not None and session == "share":
@@ -320,9 +344,11 @@ def nobody(
         if below is not None and below._state is not CLOSED:
             fence = below._recipes
     settings = defaults._default or default_settings() if fence is None else fence.settings
-    scope = RequestScope(None, None, fence, settings)
-    if request_id is not None:
-        scope._more().request_id = settings.id_rules.check("request_id", request_id)
+    if request_id is None:
+        request_id = generate_id()
+    else:
+        settings.id_rules.check("request_id", request_id)
+    scope = RequestScope(request_id, None, fence, settings)
     if timeout is not None or transaction is not None or in_generator:
         return _with_extras(scope, None, timeout, transaction, in_generator)
     return scope
@@ -396,7 +422,7 @@ def managed_user_context(
     )
     fence = None if below is None else below._recipes
     settings = defaults._default or default_settings() if fence is None else fence.settings
-    scope = RequestScope(None, below if is_child else None, fence, settings)
+    scope = RequestScope(ctx.request_id, below if is_child else None, fence, settings)
     scope._context = bound_copy(ctx, scope)
     session = ctx._session
     if cleanup_db_session and session is not None and not ctx.has_inherited_session:

@@ -8,7 +8,6 @@ microseconds for the attrs constructor.
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from .checks import checked_data, checked_operation
 from .copies import isolated_copy
 from .errors import ContextLimitError
-from .identifiers import generate_id
 from .isolation import Claimant
 
 if TYPE_CHECKING:
@@ -24,13 +22,14 @@ if TYPE_CHECKING:
     from .scope import RequestScope
     from .settings import Settings
 
-__all__ = ["bound_copy", "derive_child", "draft_of", "fill"]
+__all__ = ["bound_copy", "derive_child", "draft_of"]
 
-_drafts: dict[type[UserExecutionContext], type[UserExecutionContext]] = {}
+_now = time.time_ns
+_drafts: dict[type[UserExecutionContext], Any] = {}
 _plain: set[type[UserExecutionContext]] = set()  # classes that add no fields of their own
 
 
-def draft_of(cls: type[UserExecutionContext]) -> type[UserExecutionContext]:
+def draft_of(cls: type[UserExecutionContext]) -> Any:
     """The writable twin of a context class."""
     draft = _drafts.get(cls)
     if draft is None:
@@ -39,51 +38,11 @@ def draft_of(cls: type[UserExecutionContext]) -> type[UserExecutionContext]:
             "__setattr__": object.__setattr__,
             "__delattr__": object.__delattr__,
             "__init__": object.__init__,
+            "__new__": object.__new__,
         }
         draft = _drafts[cls] = type(f"_Draft{cls.__name__}", (cls,), body)
         if not cls.__dictoffset__ and _FILLED.issuperset(_slots_of(cls)):
             _plain.add(cls)
-    return draft
-
-
-def fill(
-    draft: Any,
-    cls: type[UserExecutionContext],
-    user_id: str,
-    thread_id: str,
-    run_id: str,
-    request_id: str,
-    websocket_client_id: str | None,
-    operation_depth: int,
-    parent_request_id: str | None,
-    tenant_id: str | None,
-    expires_at: dt.datetime | None,
-    client_request_id: str | None,
-    session: Any,
-    created: int | dt.datetime,
-    agent: dict[str, Any] | None,
-    audit: dict[str, Any] | None,
-    operation: tuple[str, str, bool] | None,
-    scope: RequestScope | Claimant | None,
-) -> Any:
-    """Write every slot of a draft that nobody has seen yet, and freeze it as a `cls`."""
-    draft.user_id = user_id
-    draft.thread_id = thread_id
-    draft.run_id = run_id
-    draft.request_id = request_id
-    draft.websocket_client_id = websocket_client_id
-    draft.operation_depth = operation_depth
-    draft.parent_request_id = parent_request_id
-    draft.tenant_id = tenant_id
-    draft.expires_at = expires_at
-    draft.client_request_id = client_request_id
-    draft._session = session
-    draft._created = created
-    draft._agent = agent
-    draft._audit = audit
-    draft._operation = operation
-    draft._scope = scope
-    draft.__class__ = cls
     return draft
 
 
@@ -133,15 +92,17 @@ def derive_child(
     parent: UserExecutionContext,
     operation_name: str,
     settings: Settings,
-    agent: dict[str, Any] | None = None,
-    audit: dict[str, Any] | None = None,
-    thread_id: str | None = None,
-    run_id: str | None = None,
-    session: Any = None,
-    scope: RequestScope | None = None,
+    agent: dict[str, Any] | None,
+    audit: dict[str, Any] | None,
+    thread_id: str | None,
+    run_id: str | None,
+    session: Any,
+    request_id: str,
+    scope: RequestScope | Claimant | None,
 ) -> Any:
     """The child of `parent` that does `operation_name`; of the parent's own class."""
-    checked_operation(operation_name)
+    if type(operation_name) is not str or not operation_name.strip():
+        checked_operation(operation_name)
     depth = parent.operation_depth + 1
     if depth > settings.max_depth:
         raise ContextLimitError(
@@ -153,26 +114,27 @@ def derive_child(
         )
     cls = type(parent)
     operation = parent._operation
-    draft = fill(
-        object.__new__(_drafts.get(cls) or draft_of(cls)),
-        cls,
-        parent.user_id,
-        parent.thread_id if thread_id is None else settings.id_rules.check("thread_id", thread_id),
-        parent.run_id if run_id is None else settings.id_rules.check("run_id", run_id),
-        generate_id(),
-        parent.websocket_client_id,
-        depth,
-        parent.request_id,
-        parent.tenant_id,
-        parent.expires_at,
-        parent.client_request_id,
-        session,
-        time.time_ns(),
-        None,
-        None,
-        (operation_name, "root" if operation is None else operation[0], session is parent._session),
-        scope,
+    draft: Any = (_drafts.get(cls) or draft_of(cls))()
+    draft.user_id = parent.user_id
+    draft.thread_id = (
+        parent.thread_id if thread_id is None else settings.id_rules.check("thread_id", thread_id)
     )
+    draft.run_id = parent.run_id if run_id is None else settings.id_rules.check("run_id", run_id)
+    draft.request_id = request_id
+    draft.websocket_client_id = parent.websocket_client_id
+    draft.operation_depth = depth
+    draft.parent_request_id = parent.request_id
+    draft.tenant_id = parent.tenant_id
+    draft.expires_at = parent.expires_at
+    draft.client_request_id = parent.client_request_id
+    draft._session = session
+    draft._created = _now()
+    draft._agent = None
+    draft._audit = None
+    parent_operation = "root" if operation is None else operation[0]
+    draft._operation = (operation_name, parent_operation, session is parent._session)
+    draft._scope = scope
+    draft.__class__ = cls
     if cls not in _plain:
         for name, value in _stored(parent).items():
             if name not in _FILLED:

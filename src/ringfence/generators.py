@@ -13,6 +13,8 @@ __all__ = ["needs_judging", "place", "refuse_generators"]
 
 GENERATOR_FLAGS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 CONTEXTLIB = contextlib.AsyncExitStack.enter_async_context.__code__.co_filename
+EXIT_STACK = contextlib.AsyncExitStack.enter_async_context.__code__
+"""The one function of contextlib that enters somebody else's async manager."""
 _STREAMING = "ringfence.streaming:_Driver.run"
 
 

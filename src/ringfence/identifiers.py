@@ -95,6 +95,7 @@ class IdRules:
     are_plainly_valid: Callable[[str], object] = attrs.field(init=False, eq=False, repr=False)
     """Of three ids joined by newlines. A look that decides most ids; no answer means `check`."""
     _is_match: Callable[[str], object] = attrs.field(init=False, eq=False, repr=False)
+    _is_prefixed: Callable[[str], object] = attrs.field(init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         try:
@@ -117,6 +118,8 @@ class IdRules:
                 rule="pattern",
             ) from None
         object.__setattr__(self, "_is_match", whole.fullmatch)
+        words = "|".join(re.escape(word) for word in sorted(self.prefixes)) or "(?!)"
+        object.__setattr__(self, "_is_prefixed", re.compile(f"(?:{words})[-_.:]").match)
         object.__setattr__(self, "is_plainly_valid", plain.fullmatch)
         object.__setattr__(self, "are_plainly_valid", three.fullmatch)
 
@@ -135,13 +138,18 @@ class IdRules:
                 field=field,
                 rule="type",
             )
-        if self.is_plainly_valid(value):
+        is_plain, is_match, is_prefixed = self.is_plainly_valid, self._is_match, self._is_prefixed
+        if len(value) >= SHORT and is_plain(value):
             return value
         lowered = value.lower()
-        if lowered not in self.placeholders and self._is_match(value) and value.isprintable():
-            head = _head(lowered)
-            if (head is None or head[1] not in self.prefixes) and len(value) <= self.max_length:
-                return value
+        if (
+            lowered not in self.placeholders
+            and is_match(value)
+            and value.isprintable()
+            and not is_prefixed(lowered)
+            and len(value) <= self.max_length
+        ):
+            return value
         self._refuse_by_rule(field, value, lowered)
         return value
 

@@ -20,8 +20,7 @@ from .errors import (
     SessionIsolationError,
 )
 from .finalisers import EnteringStopped, FinaliserReport, Finalisers
-from .generators import CONTEXTLIB, GENERATOR_FLAGS, place
-from .identifiers import generate_id
+from .generators import EXIT_STACK, GENERATOR_FLAGS, place
 from .isolation import Claimant, Infrastructure
 from .refusals import check_owner, draining, no_user, nothing_open
 from .state import CLOSED, CLOSING, NEW, OPEN, State, _get, _set, roots
@@ -46,7 +45,7 @@ class _Extras:
 
     __slots__ = (
         "children", "claimant", "claims", "closed_event", "deadline", "exc", "finalisers",
-        "in_generator", "is_admitted", "parent_closed", "request_id", "session", "session_mode",
+        "in_generator", "is_admitted", "parent_closed", "session", "session_mode",
         "timeout", "timeout_scope", "transaction",
     )  # fmt: skip
 
@@ -61,7 +60,6 @@ class _Extras:
         self.in_generator = False
         self.is_admitted = False
         self.parent_closed = False
-        self.request_id: str | None = None
         self.session: Any = None
         self.session_mode: str | None = None
         self.timeout: float | None = None
@@ -84,30 +82,29 @@ class RequestScope(Infrastructure):
     """
 
     __slots__ = (
-        "__weakref__", "_below", "_closed_code", "_closed_instruction", "_context", "_ended_id",
-        "_extras", "_live", "_opened_code", "_opened_instruction", "_parent", "_recipes", "_root",
+        "__weakref__", "_below", "_closed_code", "_closed_instruction", "_context", "_extras",
+        "_opened_code", "_opened_instruction", "_parent", "_recipes", "_request_id", "_root",
         "_settings", "_state",
     )  # fmt: skip
 
     # Written on entering or on leaving, and read after that only.
     _below: RequestScope | None  # what was current here before
-    _live: UserExecutionContext | None  # the context while it may be read
     _opened_code: CodeType
     _opened_instruction: int
     _closed_code: CodeType | None
     _closed_instruction: int
-    _ended_id: str
 
     def __init__(
         self,
-        context: UserExecutionContext | None,
+        request_id: str,
         parent: RequestScope | None,
         recipes: Recipes | None,
         settings: Settings,
     ) -> None:
-        self._context = context
+        self._request_id = request_id
+        self._context: UserExecutionContext | None = None  # until it has ended; nobody's has none
         self._parent = parent
-        self._root: RequestScope = self if parent is None else parent._root
+        self._root: RequestScope | None = self if parent is None else parent._root
         self._recipes = recipes
         self._settings = settings
         self._state: State = NEW
@@ -118,7 +115,7 @@ class RequestScope(Infrastructure):
     async def __aenter__(self) -> Any:
         frame = _getframe(1)
         code = frame.f_code
-        if code.co_flags & GENERATOR_FLAGS or code.co_filename == CONTEXTLIB:
+        if code.co_flags & GENERATOR_FLAGS or code is EXIT_STACK:
             if self._extras is None or not self._extras.in_generator:
                 generators.refuse_generators(frame, self._settings.block_drivers)
         if self._state is not NEW:
@@ -141,7 +138,6 @@ class RequestScope(Infrastructure):
         self._opened_code = code
         self._opened_instruction = frame.f_lasti
         self._state = OPEN
-        self._live = context
         if self._extras is not None or (context is not None and context._session is not None):
             self._open_extras()
         _set(self)
@@ -161,7 +157,7 @@ class RequestScope(Infrastructure):
 
     def _claim_session(self, session: Any) -> None:
         isolation.refuse_shared(session, "db_session")
-        isolation.registry.claim(session, self._root.claimant, error=SessionIsolationError)
+        isolation.registry.claim(session, self.claimant, error=SessionIsolationError)
         database = self._recipes.database if self._recipes is not None else None
         if database is not None:
             database.adopt_session(self, session)
@@ -179,6 +175,17 @@ class RequestScope(Infrastructure):
         frame = _getframe(1)
         code, instruction = frame.f_code, frame.f_lasti
         if exc_type is None and self._state is OPEN and self._extras is None:
+            # What most requests come to: nothing was registered. Written out from `_end`.
+            if self._parent is None and _get() is self:
+                below = self._below
+                if below is None or below._state is not CLOSED:
+                    self._state = CLOSED
+                    self._context = self._root = None
+                    self._closed_code = code
+                    self._closed_instruction = instruction
+                    del roots[self]
+                    _set(below)
+                    return None
             self._end(code, instruction)
             return None
         del frame  # a held frame keeps every local of its function alive
@@ -187,16 +194,13 @@ class RequestScope(Infrastructure):
     def _end(self, code: CodeType | None, instruction: int) -> None:
         """Closed: nothing of this scope answers any more, whatever still holds it."""
         self._state = CLOSED
-        self._live = None
-        context = self._context
-        if context is not None:
-            self._ended_id = context.request_id
-            self._context = None  # no cycle: both are freed at once, and with them the data
+        self._context = None  # not to be read any more; nor a cycle, so that both are freed at once
         self._closed_code = code
         self._closed_instruction = instruction
         parent = self._parent
         if parent is None:
             roots.pop(self, None)
+            self._root = None  # nor one with itself
         else:
             (parent._extras or parent._more()).children.pop(self, None)
         below = self._below
@@ -243,19 +247,12 @@ class RequestScope(Infrastructure):
     @property
     def request_id(self) -> str:
         """The id of this request or operation; `nobody()` has one too."""
-        if self._context is not None:
-            return self._context.request_id
-        if self._state is CLOSED and hasattr(self, "_ended_id"):
-            return self._ended_id
-        extras = self._more()
-        if extras.request_id is None:
-            extras.request_id = generate_id()
-        return extras.request_id
+        return self._request_id
 
     @property
     def root(self) -> RequestScope:
         """The scope that owns everything in this request tree."""
-        return self._root
+        return self._root or self
 
     @property
     def parent(self) -> RequestScope | None:
@@ -298,7 +295,7 @@ class RequestScope(Infrastructure):
     @property
     def claims(self) -> Mapping[str, Any]:
         """What the identity said for authorisation; read-only, the same in the whole tree."""
-        extras = self._root._extras
+        extras = self.root._extras
         return _NO_CLAIMS if extras is None else extras.claims
 
     @property
@@ -338,7 +335,7 @@ class RequestScope(Infrastructure):
     @property
     def claimant(self) -> Claimant:
         """Who owns, in the registry, what this request tree owns. For integrations."""
-        root = self._root
+        root = self.root
         if root._state is CLOSED:
             raise root._closed_error()
         extras = root._more()
@@ -415,7 +412,7 @@ class RequestScope(Infrastructure):
         self._require_open()
         self.check(obj)
         isolation.registry.claim(obj, self.claimant, limit=self._settings.max_owned)
-        isolation.stamp(obj, self._root)
+        isolation.stamp(obj, self.root)
         return obj
 
     def check(self, obj: T) -> T:
@@ -431,7 +428,7 @@ class RequestScope(Infrastructure):
         if owner is not None:
             check_owner(obj, owner, self)
         claimant = isolation.registry.owner_of(obj)
-        if claimant is not None and claimant is not self._root._more().claimant:
+        if claimant is not None and claimant is not self.root._more().claimant:
             raise isolation.foreign_object(obj, claimant.request_id, self.request_id)
         return obj
 

@@ -47,6 +47,7 @@ def _functions_that_set() -> set[str]:
 def test_the_variable_is_set_on_the_way_in_and_out_of_a_scope_and_nowhere_else() -> None:
     assert _functions_that_set() == {
         "scope:__aenter__",
+        "scope:__aexit__",
         "scope:_end",
         "scope:_own_context",  # in a copy, for clean-up of this very scope
         "closing:_rejoin",

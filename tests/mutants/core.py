@@ -41,9 +41,9 @@ MUTANTS: list[Mutant] = [
     # --- 2. a request inherits nobody
     mutant(
         "2: a root takes what is ambient as its root",
-        "scope.py",
-        "self._root: RequestScope = self if parent is None else parent._root",
-        "self._root: RequestScope = (_get() or self) if parent is None else parent._root",
+        "current.py",
+        "    scope._root = scope\n",
+        "    scope._root = _get() or scope\n",
         LAW[2],
         LAW[4],
     ),
@@ -58,24 +58,45 @@ MUTANTS: list[Mutant] = [
     mutant(
         "2: claims of the ambient scope are inherited",
         "scope.py",
-        "        extras = self._root._extras\n        return _NO_CLAIMS if extras is None",
-        "        extras = (self._below or self)._root._extras\n        return _NO_CLAIMS if extras is None",
+        "        extras = self.root._extras\n        return _NO_CLAIMS if extras is None",
+        "        extras = (self._below or self).root._extras\n        return _NO_CLAIMS if extras is None",
         LAW[2],
     ),
     # --- 3. closed is closed
     mutant(
         "3: the state is not set",
         "scope.py",
-        "        self._state = CLOSED\n        self._live = None\n",
-        "        self._live = None\n",
+        "        self._state = CLOSED\n        self._context = None",
+        "        self._context = None",
         LAW[3],
     ),
     mutant(
         "3: the context stays readable",
         "scope.py",
-        "        self._state = CLOSED\n        self._live = None\n",
+        "        self._state = CLOSED\n        self._context = None",
         "        self._state = CLOSED\n",
         LAW[3],
+    ),
+    mutant(
+        "3: the state is not set, where nothing was registered",
+        "scope.py",
+        "                    self._state = CLOSED\n",
+        "",
+        LAW[3],
+    ),
+    mutant(
+        "3: the context stays readable, where nothing was registered",
+        "scope.py",
+        "self._context = self._root = None",
+        "self._root = None",
+        LAW[3],
+    ),
+    mutant(
+        "3: a scope stays current, where nothing was registered",
+        "scope.py",
+        "                    _set(below)\n",
+        "",
+        LAW[1],
     ),
     mutant(
         "3: readers fall back to what is beneath",
@@ -204,7 +225,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "4: a session may be in two roots",
         "scope.py",
-        "        isolation.registry.claim(session, self._root.claimant, error=SessionIsolationError)\n",
+        "        isolation.registry.claim(session, self.claimant, error=SessionIsolationError)\n",
         "",
         LAW[4],
     ),
@@ -239,7 +260,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "4: check asks nobody",
         "scope.py",
-        "        if claimant is not None and claimant is not self._root._more().claimant:",
+        "        if claimant is not None and claimant is not self.root._more().claimant:",
         "        if False:",
         LAW[4],
     ),
@@ -379,14 +400,14 @@ MUTANTS: list[Mutant] = [
     mutant(
         "6: no guard",
         "scope.py",
-        "if code.co_flags & GENERATOR_FLAGS or code.co_filename == CONTEXTLIB:",
+        "if code.co_flags & GENERATOR_FLAGS or code is EXIT_STACK:",
         "if False:",
         LAW[6],
     ),
     mutant(
         "6: an exit stack hides the generator",
         "scope.py",
-        "if code.co_flags & GENERATOR_FLAGS or code.co_filename == CONTEXTLIB:",
+        "if code.co_flags & GENERATOR_FLAGS or code is EXIT_STACK:",
         "if code.co_flags & GENERATOR_FLAGS:",
         LAW[6],
     ),

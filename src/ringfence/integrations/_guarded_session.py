@@ -88,7 +88,8 @@ def guard(
     own = SessionGuard(scope, is_read_only)
     held = _connections_of(sync_session)
     vars(sync_session)[GUARD] = own
-    sync_session.__class__ = _guarded(type(sync_session))
+    cls: Any = type(sync_session)  # hashable, whatever mypy reads in SQLAlchemy's own hash
+    sync_session.__class__ = _guarded(cls)
     for connection in held:
         connections.watch(own, connection)
     return own

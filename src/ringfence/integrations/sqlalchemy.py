@@ -67,7 +67,9 @@ class Database:
       where there is no response, is committed at the end of a scope that ended well.
     - `commit_on_exit`: committed at the end of a scope that ended well.
     - `manual`: rolled back at the end, but for what the application committed.
-    - `read_only`: rolled back at the end; writing raises `DatabasePolicyError`.
+    - `read_only`: rolled back at the end; writing raises `DatabasePolicyError`. As `policy` it
+      refuses from the response on, by which a root is known as an HTTP request's; what was
+      written before is rolled back.
 
     A scope that was cancelled, failed, or was closed by its parent is rolled back.
 
