@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
+from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from ringfence import (
     ConfigurationError,
@@ -526,3 +527,40 @@ async def test_work_that_ends_before_its_handle_is_made_is_forgotten_too(
         assert detached.is_done
         assert fence._detached == set()
     assert ran == ["alice-1"]
+
+
+async def test_detached_work_that_was_cancelled_says_so() -> None:
+    fence = Ringfence()
+    async with fence:
+        async with fence.user_context("alice-1"):
+            early = fence.detach(anyio.sleep_forever)
+            early.cancel()
+            late = fence.detach(anyio.sleep_forever)
+            await anyio.wait_all_tasks_blocked()
+            late.cancel()
+        for detached in (early, late):
+            with pytest.raises(ContextClosedError, match="was cancelled"):
+                await detached.wait()
+
+
+async def test_shutdown_waits_for_requests_in_flight() -> None:
+    fence = Ringfence()
+    ran: list[str] = []
+
+    async def request() -> None:
+        async with fence.user_context("alice-1"):
+            current_scope().callback(ran.append, "end")
+            started.set()
+            await anyio.sleep(0.05)
+
+    started = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        async with fence:
+            tasks.start_soon(request)
+            await started.wait()
+        assert ran == ["end"]
+
+
+def test_a_database_that_is_not_wrapped_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="Wrap it"):
+        Ringfence(database=async_sessionmaker())  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from ringfence import (
     user_context,
 )
 from ringfence import settings as settings_module
-from ringfence.generators import needs_judging, place, refuse_generators
+from ringfence.generators import place, refuse_generators
 
 
 async def _provider() -> AsyncIterator[str]:
@@ -176,28 +176,6 @@ async def test_exit_stacks_are_seen_through_at_any_depth() -> None:
 
 
 def _plain() -> None: ...
-
-
-def _sync_generator() -> Iterator[int]:
-    yield 1
-
-
-async def _coroutine() -> None: ...
-
-
-@pytest.mark.parametrize(
-    ("code", "expected"),
-    [
-        (_plain.__code__, False),
-        (_coroutine.__code__, False),
-        (_sync_generator.__code__, True),
-        (_provider.__code__, True),  # type: ignore[attr-defined]
-        (contextlib.AsyncExitStack.enter_async_context.__code__, True),
-    ],
-    ids=["function", "coroutine", "generator", "async generator", "contextlib"],
-)
-def test_what_needs_a_closer_look(code: CodeType, expected: bool) -> None:
-    assert needs_judging(code) is expected
 
 
 def test_the_end_of_the_stack_is_no_generator() -> None:

@@ -156,19 +156,39 @@ async def test_nobody_has_a_request_id_and_keeps_it() -> None:
         assert scope.request_id == "q-1"
 
 
-async def test_an_ended_scope_holds_neither_context_nor_data() -> None:
-    class Data:
-        pass
+class Data:
+    """Something to be freed."""
 
-    async with user_context("alice-1") as ctx:
-        scope = current_scope()
-        ctx.agent_context["data"] = Data()
-        gone = weakref.ref(ctx.agent_context["data"])
-        request_id = ctx.request_id
+
+async def _plainly(block: Any) -> None:
+    await block.__aexit__(None, None, None)
+
+
+async def _with_an_error(block: Any) -> None:
+    error = KeyError()
+    await block.__aexit__(type(error), error, None)
+
+
+async def _with_a_finaliser(block: Any) -> None:
+    current_scope().callback(print, end="")
+    await block.__aexit__(None, None, None)
+
+
+async def _out_of_order(block: Any) -> None:
+    async with user_context("bob-22"):
+        await block.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("leave", [_plainly, _with_an_error, _with_a_finaliser, _out_of_order])
+async def test_an_ended_scope_holds_neither_context_nor_data(leave: Any) -> None:
+    block: Any = user_context("alice-1", agent_context={"data": Data()})
+    ctx = await block.__aenter__()
+    gone, request_id = weakref.ref(ctx.agent_context["data"]), ctx.request_id
+    await leave(block)
     del ctx
-    gc.collect()
-    assert gone() is None
-    assert scope.request_id == request_id
+    assert gone() is None  # at once: there is no cycle for the collector
+    assert block.request_id == request_id
+    assert not block.has_user
 
 
 # --- resources --------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from types import CodeType
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import anyio
 import attrs
 
 from . import counters, isolation
-from .errors import ScopeCloseError
+from .errors import ConfigurationError, ScopeCloseError
 from .finalisers import FinaliserReport
 from .state import CLOSED, CLOSING, OPEN, _get, _set
 from .tasks import spawn, wait_out
@@ -64,7 +65,7 @@ async def _close_with_parent(
 ) -> BaseException | None:
     extras = scope._more()
     if scope._state is CLOSING and extras.closed_event is not None:
-        return await wait_out(extras.closed_event, 2 * scope._settings.finaliser_timeout)
+        return await wait_out(extras.closed_event, None)  # each finaliser is bounded
     scope._state = CLOSING
     extras.exc = exc
     extras.parent_closed = True
@@ -89,8 +90,11 @@ def _finish_elsewhere(
         await run_finalisers(scope, exc)
         _finish(scope, code, instruction)
 
+    context = scope._own_context()
+    if _get() is scope:  # it is over here; only its clean-up goes on
+        _set(scope._below)
     try:
-        spawn(finish, "ringfence closer", scope._own_context())
+        spawn(finish, "ringfence closer", context)
     except RuntimeError:  # no event loop is left to run it
         counters.count("finaliser.abandoned")
         _finish(scope, code, instruction)
@@ -99,8 +103,10 @@ def _finish_elsewhere(
 def _finish(scope: RequestScope, code: CodeType | None, instruction: int) -> None:
     release(scope)
     scope._end(code, instruction)
-    extras = scope._extras
-    if extras is not None and extras.closed_event is not None:
+    extras = scope._more()
+    if extras.finalisers is not None:
+        extras.finalisers.forget()
+    if extras.closed_event is not None:
         extras.closed_event.set()
 
 
@@ -116,7 +122,7 @@ async def _rejoin(scope: RequestScope, extras: _Extras, exc: BaseException | Non
     """A second exit: wait for the first, and leave what only this task can leave."""
     cancelled = None
     if scope._state is CLOSING and extras.closed_event is not None:
-        cancelled = await wait_out(extras.closed_event, 2 * scope._settings.finaliser_timeout)
+        cancelled = await wait_out(extras.closed_event, None)
     if scope._state is CLOSED and _get() is scope:
         _set(scope._below)
     return _settle(scope, extras, exc, cancelled, errors=())
@@ -131,16 +137,12 @@ def _settle(
 ) -> bool:
     """Raise what this block has to raise, or let the body's own exception pass."""
     final = exc if cancelled is None else cancelled
-    timeout, extras.timeout_scope = extras.timeout_scope, None
-    if timeout is not None:
-        try:
-            timeout.__exit__(None if final is None else type(final), final, None)
-        except TimeoutError as late:
-            final = late
+    if extras.timeout_block is not None:
+        final = _leave_timeout(scope, extras, final)
     failed = [r for r in (scope.report if errors is None else errors) if r.error is not None]
     fatal = next((r.error for r in failed if not isinstance(r.error, Exception)), None)
     if fatal is not None:
-        raise fatal
+        final = fatal
     if final is None:
         if failed:
             raise ScopeCloseError(
@@ -151,7 +153,29 @@ def _settle(
             )
         return False
     for report in failed:
-        final.add_note(f"ringfence: finaliser `{report.name}` failed: {report.error!r}")
+        if report.error is not final:
+            final.add_note(f"ringfence: finaliser `{report.name}` failed: {report.error!r}")
     if final is exc:
         return False
     raise final
+
+
+def _leave_timeout(
+    scope: RequestScope, extras: _Extras, final: BaseException | None
+) -> BaseException | None:
+    """Leave the cancel scope of `timeout=`, which only the task that entered it can."""
+    block, extras.timeout_block = extras.timeout_block, None
+    try:
+        block.__exit__(None if final is None else type(final), final, None)
+    except TimeoutError as late:
+        return late
+    except RuntimeError as foreign:
+        extras.cancel_scope.deadline = math.inf
+        wrong = ConfigurationError(
+            f"The block of request `{scope.request_id}` has a `timeout`, and was left by another "
+            "task than the one that entered it.",
+            "Leave it where it was entered, or leave the time-out to `anyio.fail_after`.",
+        )
+        wrong.__cause__ = foreign
+        return final or wrong
+    return final

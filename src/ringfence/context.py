@@ -33,7 +33,7 @@ __all__ = ["UserExecutionContext", "validate_user_context"]
 _first_touch = threading.Lock()
 
 
-@attrs.frozen(init=False, eq=False, repr=False, order=False)
+@attrs.frozen(init=False, eq=False, repr=False, order=False, getstate_setstate=False)
 class UserExecutionContext:
     """
     Who, which thread, run and request, how deep, and with what working data.

@@ -58,6 +58,8 @@ def isolated_copy(
         ContextLimitError: nested too deep.
         InvalidContextError: a live object, such as a lock, a client or a function.
     """
+    if type(data) is not dict:
+        data = dict(data)  # a subclass may have another idea of `copy`
     for key, value in data.items():
         if type(value) not in _PLAIN or type(key) not in _PLAIN:
             break

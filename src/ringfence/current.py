@@ -15,7 +15,7 @@ from .context import UserExecutionContext
 from .drafts import bound_copy, derive_child, draft_of
 from .errors import ConfigurationError, InvalidContextError, WrongTypeError
 from .identifiers import _pool, generate_id
-from .identity import Identity
+from .identity import Identity, frozen_claims
 from .refusals import nothing_open
 from .scope import RequestScope
 from .settings import default_settings
@@ -128,7 +128,7 @@ def user_context(
         user_id: the authenticated user; or an `Identity`; or a context, of which the scope gets
             an equal copy with its own session.
         db_session: an open session of yours, borrowed.
-        claims: facts for authorisation, kept on the scope.
+        claims: facts for authorisation, kept on the scope; no part of a context.
         timeout: seconds; binds the block to the task that entered it.
         transaction: overrides the database's policy in this scope.
         in_generator: the block stands in a generator which a container enters and leaves within
@@ -157,6 +157,13 @@ def user_context(
             scope = RequestScope(user_id.request_id, None, fence, settings)
             scope._context = bound_copy(user_id, scope)
             return _with_extras(scope, claims, timeout, transaction, in_generator)
+        if user_id.is_expired():
+            raise InvalidContextError(
+                "This identity has expired.",
+                "Authenticate again.",
+                field="expires_at",
+                rule="expired",
+            )
         tenant_id = tenant_id or user_id.tenant_id
         expires_at = expires_at or user_id.expires_at
         claims = claims or user_id.claims
@@ -286,6 +293,11 @@ def child_context(
             )
     elif session == "share":
         explicit = context._session
+    elif isinstance(session, str):
+        raise ConfigurationError(
+            f"`session` cannot be {session!r}.",
+            'It is `None`, `"own"`, `"share"`, or an open session.',
+        )
     else:
         isolation.refuse_shared(session, "db_session")
         explicit = session
@@ -364,7 +376,7 @@ def _with_extras(
     extras = scope._more()
     extras.in_generator = in_generator
     if claims:
-        extras.claims = Identity("unused", claims=claims).claims
+        extras.claims = frozen_claims(claims)
     if timeout is not None:
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
             raise InvalidContextError(

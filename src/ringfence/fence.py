@@ -15,13 +15,14 @@ import attrs
 from . import counters
 from .context import UserExecutionContext
 from .current import current_scope, nobody, user_context
-from .errors import ConfigurationError
+from .errors import ConfigurationError, ContextClosedError
 from .identity import Identity
 from .isolation import Infrastructure
 from .refusals import draining
 from .scope import RequestScope
 from .settings import Settings, default_settings
-from .tasks import Job, wait_out
+from .state import open_roots
+from .tasks import Job, is_cancellation, wait_out
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -76,10 +77,22 @@ class Detached:
         return self._job.error
 
     async def wait(self) -> None:
-        """Wait until the work has ended, and raise what it raised."""
+        """
+        Wait until the work has ended, and raise what it raised.
+
+        Raises:
+            ContextClosedError: it was cancelled.
+        """
         await self._job.done.wait()
-        if self._job.error is not None:
-            raise self._job.error
+        error = self._job.error
+        if self._job.is_void or is_cancellation(error):
+            raise ContextClosedError(
+                f"The detached work of request `{self.request_id}` was cancelled.",
+                "Start it again if it matters; what must not be lost belongs in a queue.",
+                request_id=self.request_id,
+            ) from error
+        if error is not None:
+            raise error
 
     def cancel(self) -> None:
         """Cancel the work; its finalisers run."""
@@ -112,6 +125,12 @@ class Ringfence(Infrastructure):
         events: EventSink | None = None,
         audit: AuditSink | None = None,
     ) -> None:
+        if type(database).__module__.partition(".")[0] == "sqlalchemy":
+            raise ConfigurationError(
+                f"`database` cannot be a `{type(database).__name__}`.",
+                "Wrap it: `Database(async_sessionmaker(engine))`, from "
+                "`ringfence.integrations.sqlalchemy`.",
+            )
         self.settings = default_settings() if settings is None else settings
         self.database = database
         self.services = services
@@ -161,6 +180,8 @@ class Ringfence(Infrastructure):
         limit = self.settings.drain_timeout
         deadline = anyio.current_time() + limit
         cancelled_ones, abandoned, cancelled = 0, [], None
+        while self._has_open_roots() and anyio.current_time() < deadline:
+            cancelled = await wait_out(anyio.Event(), 0.01) or cancelled
         for detached in waiting:
             left = max(0.0, deadline - anyio.current_time())
             cancelled = await wait_out(detached._job.done, left) or cancelled
@@ -179,6 +200,10 @@ class Ringfence(Infrastructure):
         self._detached.clear()
         self.drain_report = DrainReport(len(waiting) - len(late), cancelled_ones, tuple(abandoned))
         return cancelled
+
+    def _has_open_roots(self) -> bool:
+        """Whether requests are in flight: a server's own shutdown cancels them, and we wait."""
+        return any(root._recipes is self for root in open_roots())
 
     # --- scopes -------------------------------------------------------------------------------
 

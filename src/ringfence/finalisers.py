@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import functools
 import inspect
@@ -61,17 +62,29 @@ class _Entered:
     kind: Literal["manager"] = "manager"
 
     def __init__(
-        self, manager: Any, context: contextvars.Context, on_entered: Callable[[_Entered], None]
+        self,
+        manager: Any,
+        context: contextvars.Context,
+        on_entered: Callable[[_Entered], None],
+        patience: float,
     ) -> None:
         self.name = type(manager).__qualname__
         self.manager = manager
         self.on_entered = on_entered
         self.value: Any = None
         self.is_entered = False
+        self.is_given_up = False  # it took too long to enter, and its scope has closed
         self.ready = anyio.Event()
         self.leave = anyio.Event()
         self.exc: BaseException | None = None
-        self.job = Job(self._keep, f"ringfence keeper {self.name}", context, self.ready.set)
+        self.patience = patience
+        self.job = Job(
+            self._keep,
+            f"ringfence keeper {self.name}",
+            context,
+            self.ready.set,
+            self._at_loop_end,
+        )
 
     def start(self, exc: BaseException | None, context: contextvars.Context) -> Job:
         self.exc = exc
@@ -84,16 +97,23 @@ class _Entered:
             self.value = await kind.__aenter__(manager)
         else:
             self.value = kind.__enter__(manager)
+        if self.is_given_up:
+            await self._exit(None)
+            return
         self.is_entered = True
         self.on_entered(self)
         self.ready.set()
         try:
             await self.leave.wait()
-        except BaseException as cancelled:  # by the manager's own cancel scope, or at shutdown
+        except BaseException as cancelled:  # by the manager's own cancel scope
             if not await self._exit(cancelled):
                 raise
         else:
             await self._exit(self.exc)
+
+    def _at_loop_end(self) -> None:
+        """The scope is about to close, in its turn; if nobody closes it, leave all the same."""
+        asyncio.get_running_loop().call_later(self.patience, self.leave.set)
 
     async def _exit(self, exc: BaseException | None) -> bool:
         manager, kind = self.manager, type(self.manager)
@@ -154,7 +174,7 @@ class Finalisers:
                 "Pass what you would write after `async with`, or use `callback`.",
                 rule="type",
             )
-        entry = _Entered(manager, self._context(), self.entries.append)
+        entry = _Entered(manager, self._context(), self.entries.append, self._limit)
         self._entering.append(entry)
         try:
             await self._until_ready(entry)
@@ -199,10 +219,18 @@ class Finalisers:
     async def run(self, exc: BaseException | None) -> BaseException | None:
         """Run the rest; the last cancellation that arrived meanwhile, for the caller to raise."""
         cancelled = None
+        began = time.perf_counter()
         for entering in list(self._entering):
             if not entering.is_entered:
                 entering.job.cancel()
                 cancelled = await wait_out(entering.ready, self._limit) or cancelled
+            if not entering.ready.is_set():
+                entering.is_given_up = True
+                counters.count("finaliser.abandoned")
+                late = TimeoutError(
+                    f"entering took longer than {self._limit:g} s and was abandoned"
+                )
+                self._note(entering, began, late)
         while not self.run_inline():
             if not self.entries:
                 break
@@ -212,6 +240,11 @@ class Finalisers:
             cancelled = cancelled_now or cancelled
             self._note(entry, began, _own_error(error, exc, entry.name))
         return cancelled
+
+    def forget(self) -> None:
+        """Let go of the scope: all has run, and only the report is left."""
+        self.entries.clear()
+        self._context = contextvars.copy_context
 
     def _note(self, entry: _Callback | _Entered, began: float, error: BaseException | None) -> None:
         if error is not None:

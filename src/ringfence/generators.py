@@ -9,18 +9,13 @@ from types import CodeType, FrameType
 
 from .errors import ScopeInGeneratorError
 
-__all__ = ["needs_judging", "place", "refuse_generators"]
+__all__ = ["place", "refuse_generators"]
 
 GENERATOR_FLAGS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 CONTEXTLIB = contextlib.AsyncExitStack.enter_async_context.__code__.co_filename
 EXIT_STACK = contextlib.AsyncExitStack.enter_async_context.__code__
 """The one function of contextlib that enters somebody else's async manager."""
 _STREAMING = "ringfence.streaming:_Driver.run"
-
-
-def needs_judging(code: CodeType) -> bool:
-    """Whether a frame with this code is a generator, or contextlib acting for somebody."""
-    return bool(code.co_flags & GENERATOR_FLAGS) or code.co_filename == CONTEXTLIB
 
 
 def refuse_generators(frame: FrameType | None, drivers: Collection[str]) -> None:

@@ -11,13 +11,14 @@ import attrs
 
 from .errors import ContextLimitError, WrongTypeError
 
-__all__ = ["Identity"]
+__all__ = ["Identity", "frozen_claims"]
 
 _MAX_DEPTH = 20
 _SCALARS = (str, int, float, bool, type(None), bytes, dt.datetime, dt.date)
 
 
-def _frozen_claims(claims: Mapping[str, Any]) -> Mapping[str, Any]:
+def frozen_claims(claims: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A read-only copy, with tuples for lists; raises `WrongTypeError` for live values."""
     if not isinstance(claims, Mapping):
         raise WrongTypeError(
             f"`claims` must be a mapping, not `{type(claims).__name__}`.",
@@ -87,7 +88,7 @@ class Identity:
     tenant_id: str | None = None
     expires_at: dt.datetime | None = attrs.field(default=None, kw_only=True, validator=_aware)
     claims: Mapping[str, Any] = attrs.field(
-        factory=dict, kw_only=True, converter=_frozen_claims, repr=False, hash=False
+        factory=dict, kw_only=True, converter=frozen_claims, repr=False, hash=False
     )
 
     def is_expired(self, now: dt.datetime | None = None) -> bool:

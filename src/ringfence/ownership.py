@@ -21,7 +21,7 @@ _UNGUARDED = frozenset(
     "__delattr__ __getattr__ __repr__ __subclasshook__ __set_name__ __class__ __reduce__ "
     "__reduce_ex__ __getstate__ __setstate__ __sizeof__ __dir__ __format__".split()
 )
-_READABLE = frozenset({"__class__", "__dict__", "__doc__", "__module__", "__weakref__"})
+_READABLE = frozenset({"__class__", "__doc__", "__module__", "__weakref__"})
 
 
 def owned(cls: C) -> C:

@@ -44,9 +44,22 @@ class _Extras:
     """What most scopes never have: made when the first of it is needed."""
 
     __slots__ = (
-        "children", "claimant", "claims", "closed_event", "deadline", "exc", "finalisers",
-        "in_generator", "is_admitted", "parent_closed", "session", "session_mode",
-        "timeout", "timeout_scope", "transaction",
+        "cancel_scope",
+        "children",
+        "claimant",
+        "claims",
+        "closed_event",
+        "deadline",
+        "exc",
+        "finalisers",
+        "in_generator",
+        "is_admitted",
+        "parent_closed",
+        "session",
+        "session_mode",
+        "timeout",
+        "timeout_block",
+        "transaction",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -63,7 +76,8 @@ class _Extras:
         self.session: Any = None
         self.session_mode: str | None = None
         self.timeout: float | None = None
-        self.timeout_scope: AbstractContextManager[Any] | None = None
+        self.timeout_block: Any = None  # `anyio.fail_after`
+        self.cancel_scope: Any = None  # what that entered
         self.transaction: str | None = None
 
 
@@ -128,6 +142,8 @@ class RequestScope(Infrastructure):
         if parent is not None:
             if parent._state is not OPEN:
                 raise parent._closed_error()
+            if below is not parent:
+                parent._require_here()  # else whoever enters it becomes another user
             (parent._extras or parent._more()).children[self] = None
         else:
             if self._recipes is not None and self._recipes.is_draining:
@@ -166,8 +182,8 @@ class RequestScope(Infrastructure):
         own = anyio.current_time() + timeout
         inherited = self._parent.deadline if self._parent is not None else None
         extras.deadline = own if inherited is None else min(own, inherited)
-        extras.timeout_scope = anyio.fail_after(extras.deadline - anyio.current_time())
-        extras.timeout_scope.__enter__()
+        extras.timeout_block = anyio.fail_after(extras.deadline - anyio.current_time())
+        extras.cancel_scope = extras.timeout_block.__enter__()
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: Any

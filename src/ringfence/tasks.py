@@ -31,13 +31,34 @@ def is_cancellation(error: BaseException | None) -> bool:
     return trio is not None and isinstance(error, trio.Cancelled)
 
 
+class _LoopTask(asyncio.Task[None]):
+    """
+    A task that the end of the event loop does not cancel, but wait for.
+
+    `asyncio.run` ends by cancelling every task there is, clean-up in mid-work included.
+    """
+
+    at_loop_end: Callable[[], object] | None = None
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if sys._getframe(1).f_code.co_name == "_cancel_all_tasks":
+            if self.at_loop_end is not None:
+                self.get_loop().call_soon(self.at_loop_end)
+            return False
+        return super().cancel(msg)
+
+
 def spawn(
-    work: Callable[[], Coroutine[Any, Any, None]], name: str, context: contextvars.Context
+    work: Callable[[], Coroutine[Any, Any, None]],
+    name: str,
+    context: contextvars.Context,
+    at_loop_end: Callable[[], object] | None = None,
 ) -> Callable[[], object]:
     """
     Start a task in `context` that belongs to the event loop, and return what cancels it.
 
-    `work` must raise nothing: there is nobody to hear it.
+    `work` must raise nothing: there is nobody to hear it. The end of an asyncio loop does not
+    cancel it; it calls `at_loop_end`, and waits.
     """
     if is_on_trio():
         import trio
@@ -50,7 +71,9 @@ def spawn(
 
         trio.lowlevel.spawn_system_task(main, name=name, context=context)
         return scope.cancel
-    task = asyncio.get_running_loop().create_task(work(), name=name, context=context)
+    loop = asyncio.get_running_loop()
+    task = _LoopTask(work(), loop=loop, name=name, context=context)
+    task.at_loop_end = at_loop_end
     _running.add(task)
     task.add_done_callback(_running.discard)
     return task.cancel
@@ -69,32 +92,35 @@ class Job:
         name: str,
         context: contextvars.Context,
         at_end: Callable[[], None] | None = None,
+        at_loop_end: Callable[[], None] | None = None,
     ) -> None:
         self.done = anyio.Event()
         self.error: BaseException | None = None
-        self._work = work
+        self.is_void = False  # cancelled before it began, and so never done
+        self._work: Callable[[], Coroutine[Any, Any, None]] | None = work
         self._at_end = at_end
         self._has_begun = False
-        self._is_void = False
-        self._cancel = spawn(self._run, name, context)
+        self._cancel = spawn(self._run, name, context, at_loop_end)
 
     def cancel(self) -> None:
         """Cancel the work. What has not begun never will: asyncio would drop it unheard."""
         if self._has_begun:
             self._cancel()
         else:
-            self._is_void = True
+            self.is_void = True
 
     async def _run(self) -> None:
         self._has_begun = True
         try:
-            if not self._is_void:
-                await self._work()
+            work, self._work = self._work, None  # no cycle with whoever made it
+            if work is not None and not self.is_void:
+                await work()
         except BaseException as error:  # kept, for whoever waits
             self.error = error
         finally:
-            if self._at_end is not None:
-                self._at_end()
+            at_end, self._at_end = self._at_end, None
+            if at_end is not None:
+                at_end()
             self.done.set()
 
     async def wait(self, limit: float) -> tuple[BaseException | None, BaseException | None]:
@@ -120,10 +146,11 @@ class Job:
 
 async def wait_out(event: anyio.Event, limit: float | None) -> BaseException | None:
     """
-    Wait for `event` at most `limit` seconds, whatever cancellations arrive.
+    Wait for `event` at most `limit` seconds, whatever arrives meanwhile.
 
-    A shield keeps off anyio's and trio's; those of `task.cancel()` are caught, and the last is
-    returned, for the caller to raise when it is done.
+    A shield keeps off the cancellations of anyio and trio; those of `task.cancel()`, and a
+    keyboard interrupt on trio, are caught, and the last is returned, for the caller to raise
+    when it is done.
     """
     cancelled: BaseException | None = None
     deadline = float("inf") if limit is None else anyio.current_time() + limit
@@ -131,6 +158,8 @@ async def wait_out(event: anyio.Event, limit: float | None) -> BaseException | N
         try:
             with anyio.CancelScope(shield=True, deadline=deadline):
                 await event.wait()
-        except asyncio.CancelledError as error:
+        except GeneratorExit:
+            raise  # the coroutine is being destroyed: it can wait for nothing
+        except BaseException as error:
             cancelled = error
     return cancelled

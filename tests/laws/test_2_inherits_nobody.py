@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextvars
+from collections.abc import Callable, Coroutine
+from typing import Any
+
 import anyio
 import pytest
 
 from ringfence import (
+    OwnershipError,
     Ringfence,
     child_context,
     current_context,
@@ -79,3 +84,37 @@ async def test_many_users_at_once_read_themselves() -> None:
             tasks.start_soon(request, f"user-{number}")
     assert len(seen) == 250
     assert all(seen)
+
+
+async def test_a_block_of_one_cannot_be_entered_by_another() -> None:
+    """A child block that was kept would make whoever enters it its user."""
+    entered = []
+    async with user_context("alice-1"):
+        kept = child_context("look")
+        async with user_context("bob-22") as bob:
+            with pytest.raises(OwnershipError):
+                async with kept:
+                    entered.append(current_context().user_id)
+            assert current_context() is bob
+        async with child_context("between"), kept as child:
+            assert child.user_id == "alice-1"  # anywhere in its own tree
+    assert entered == []
+
+
+async def test_nor_where_no_scope_is_open() -> None:
+    entered = []
+
+    async def enter() -> None:
+        with pytest.raises(NoContextError):
+            async with kept:
+                entered.append(current_context().user_id)
+
+    async with user_context("alice-1"):
+        kept = child_context("look")
+        await _in_an_empty_context(enter)
+    assert entered == []
+
+
+async def _in_an_empty_context(fn: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async with anyio.create_task_group() as tasks:
+        tasks.create_task(fn(), context=contextvars.Context())

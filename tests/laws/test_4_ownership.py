@@ -70,6 +70,7 @@ def _use_everything(memory: Memory) -> list[object]:
         lambda: delattr(memory, "notes"),
         lambda: len(memory),
         lambda: memory[0],
+        lambda: vars(memory),
         lambda: current_scope().own(memory),
         lambda: current_scope().check(memory),
     ]

@@ -6,12 +6,16 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import math
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 
 import anyio
 import pytest
 
 from ringfence import (
+    ConfigurationError,
     ContextClosedError,
     RequestScope,
     Ringfence,
@@ -22,6 +26,7 @@ from ringfence import (
     counters,
     current_context,
     current_scope,
+    current_scope_or_none,
     user_context,
 )
 from ringfence.tasks import Job
@@ -448,3 +453,172 @@ async def test_an_event_loop_that_ends_is_not_held_up_by_a_leaked_scope(anyio_ba
     await anyio.to_thread.run_sync(other_loop)
     assert ran == ["open a", "close a"]
     scopes[0]._end(None, 0)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_end_of_an_event_loop_cuts_and_reorders_nothing(anyio_backend: str) -> None:
+    """`asyncio.run` ends by cancelling every task there is, finalisers at work included."""
+    ran: list[str] = []
+
+    def other_loop() -> None:
+        async def request() -> None:
+            async with user_context("alice-1"):
+                scope = current_scope()
+                await scope.enter(_resource(ran, "a"))
+                scope.callback(_slowly, ran, "callback")
+                await scope.enter(_resource(ran, "b"))
+                await asyncio.sleep(60)
+
+        async def main() -> None:
+            tasks.append(asyncio.create_task(request()))
+            await asyncio.sleep(0.01)
+
+        tasks: list[object] = []
+        asyncio.run(main())
+
+    await anyio.to_thread.run_sync(other_loop)
+    assert ran == ["open a", "open b", "close b", "begin callback", "end callback", "close a"]
+
+
+async def _slowly(ran: list[str], name: str) -> None:
+    ran.append(f"begin {name}")
+    await anyio.sleep(0.01)
+    ran.append(f"end {name}")
+
+
+async def test_a_manager_that_is_slow_to_let_go_of_entering_is_left_all_the_same() -> None:
+    left = anyio.Event()
+
+    class Slow:
+        async def __aenter__(self) -> None:
+            with anyio.CancelScope(shield=True):
+                try:
+                    await anyio.sleep(0.3)
+                except BaseException:
+                    await anyio.sleep(0.3)
+
+        async def __aexit__(self, *details: object) -> None:
+            left.set()
+
+    async def enter() -> None:
+        with contextlib.suppress(ContextClosedError):
+            await current_scope().enter(Slow())
+
+    async with anyio.create_task_group() as tasks:
+        with pytest.raises(ScopeCloseError, match="1 of its finalisers"):
+            async with FAST.user_context("alice-1"):
+                tasks.start_soon(enter)
+                await anyio.sleep(0.01)
+        with anyio.fail_after(2):
+            await left.wait()
+    assert counters.value("finaliser.abandoned") == 1
+
+
+async def test_a_parent_waits_for_a_child_that_is_closing() -> None:
+    ran: list[str] = []
+    started = anyio.Event()
+
+    async def tool() -> None:
+        async with child_context("tool"):
+            for number in range(6):
+                current_scope().callback(_take, 0.06, f"child {number}")
+            started.set()
+
+    async def _take(seconds: float, name: str) -> None:
+        await anyio.sleep(seconds)
+        ran.append(name)
+
+    async with anyio.create_task_group() as tasks:
+        async with FAST.user_context("alice-1"):
+            current_scope().callback(ran.append, "parent")
+            tasks.start_soon(tool)
+            await started.wait()
+    assert ran == [*(f"child {number}" for number in reversed(range(6))), "parent"]
+
+
+async def test_a_fatal_finaliser_hides_no_other() -> None:
+    async def stop() -> None:
+        raise Stop
+
+    with pytest.raises(Stop) as caught:
+        async with user_context("alice-1"):
+            current_scope().callback(lambda: 1 / 0)
+            current_scope().callback(stop)
+    assert any("division by zero" in note for note in caught.value.__notes__)
+
+
+async def test_a_timeout_left_by_another_task_says_so() -> None:
+    block = user_context("alice-1", timeout=60)
+    await block.__aenter__()
+    caught: list[BaseException] = []
+
+    async def leave() -> None:
+        try:
+            await block.__aexit__(None, None, None)
+        except ConfigurationError as error:
+            caught.append(error)
+
+    scope = current_scope()._more().cancel_scope
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(leave)
+    assert "left by another task" in str(caught[0])
+    assert scope.deadline == math.inf
+    with contextlib.suppress(RuntimeError):  # trio has torn it down by now
+        scope.__exit__(None, None, None)
+
+
+async def test_a_destroyed_coroutine_is_over_at_once_where_it_was() -> None:
+    async def request() -> None:
+        async with user_context("alice-1"):
+            current_scope().callback(anyio.sleep, 0)
+            await anyio.sleep_forever()
+
+    coroutine = request()
+    coroutine.send(None)
+    coroutine.close()
+    assert current_scope_or_none() is None
+    await anyio.wait_all_tasks_blocked()
+
+
+async def test_no_cycle_is_left_for_the_collector() -> None:
+    async def requests() -> None:
+        for _ in range(50):
+            async with user_context("alice-1"):
+                current_scope().callback(_slowly, [], "x")
+                async with child_context("tool"):
+                    current_scope().callback(len, ())
+
+    await requests()
+    gc.collect()
+    gc.disable()
+    try:
+        await requests()
+        assert gc.collect() < 50  # some of the event loop's own, but none for each scope
+    finally:
+        gc.enable()
+
+
+INTERRUPTED = """
+import signal, trio
+from ringfence import current_scope, user_context
+ran = []
+async def interrupted():
+    signal.raise_signal(signal.SIGINT)
+    await trio.sleep(0.01)
+    ran.append(2)
+async def main():
+    async with user_context("alice-1"):
+        current_scope().callback(ran.append, 1)
+        current_scope().callback(interrupted)
+        current_scope().callback(ran.append, 3)
+try:
+    trio.run(main)
+except KeyboardInterrupt:
+    print("interrupted", ran)
+"""
+
+
+def test_a_keyboard_interrupt_during_clean_up_on_trio() -> None:
+    command = [sys.executable, "-c", INTERRUPTED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert done.stdout == "interrupted [3, 2, 1]\n", done.stderr

@@ -47,9 +47,10 @@ def test_facts_cannot_be_assigned_or_deleted() -> None:
         lambda ctx: attrs.evolve(ctx, user_id="bob-22"),
         lambda ctx: dataclasses.replace(ctx, user_id="bob-22"),
         lambda ctx: ctx.__replace__(user_id="bob-22"),
+        lambda ctx: ctx.__setstate__({"user_id": "bob-22"}),
         lambda ctx: copy.replace(ctx, user_id="bob-22"),  # type: ignore[attr-defined]
     ],
-    ids=["attrs", "dataclasses", "__replace__", "copy"],
+    ids=["attrs", "dataclasses", "__replace__", "__setstate__", "copy"],
 )
 def test_no_swap_of_a_user_in_one_line(swap: Any) -> None:
     with pytest.raises((TypeError, AttributeError)):
@@ -69,6 +70,18 @@ def test_data_is_copied_in_both_directions() -> None:
     ctx.agent_context["deep"]["list"].append(3)
     assert mine == {"deep": {"list": [1, 2]}}
     assert ctx.audit_metadata == {"deep": {"list": [1]}}
+
+
+def test_a_dict_of_another_class_is_copied_by_us() -> None:
+    class Sly(dict[str, Any]):
+        def copy(self) -> Any:
+            return self
+
+    mine = Sly(step=1)
+    ctx = _make(agent_context=mine)
+    assert type(ctx.agent_context) is dict
+    assert ctx.agent_context == {"step": 1}
+    assert ctx.agent_context is not mine
 
 
 def test_a_copy_has_data_of_its_own() -> None:

@@ -130,9 +130,9 @@ class UserContextMiddleware:
             if self.fence.is_draining:
                 await self._refuse(_Refusal(draining(), 503), scope, receive, send)
                 return
-            # Hides the leaked scope from `identify` too, and from what runs after us.
-            async with nobody(fence=self.fence) as cover:
-                cover._below = None
+            # Hides the leaked scope from `identify` too. On leaving, what was here is back: it
+            # may be the caller's own, who calls this application in process.
+            async with nobody(fence=self.fence):
                 await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
