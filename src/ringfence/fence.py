@@ -256,7 +256,8 @@ class Ringfence(Infrastructure):
             self._detached.discard(detached)
 
         detached = Detached(request_id)
-        detached._job = Job(work, f"ringfence detached {request_id}", Context(), forget)
+        name = f"ringfence detached {request_id}"
+        detached._job = Job(work, name, Context(), forget, detached.cancel)
         if not detached.is_done:
             self._detached.add(detached)
         return detached

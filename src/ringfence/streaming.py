@@ -154,7 +154,7 @@ class BoundStream(Generic[T]):
         driver = self._driver = _Driver(self._generator)
         if not is_on_trio():
             self._loop = asyncio.get_running_loop()
-        driver.cancel = spawn(driver.run, "ringfence stream", self._context)
+        driver.cancel = spawn(driver.run, "ringfence stream", self._context, driver.close_soon)
         if scope is not None:
             finalisers = scope._finalisers()
             handle = finalisers.add(driver.close, "bound_stream")

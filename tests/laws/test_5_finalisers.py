@@ -601,6 +601,7 @@ async def test_no_cycle_is_left_for_the_collector() -> None:
 INTERRUPTED = """
 import signal, trio
 from ringfence import current_scope, user_context
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 ran = []
 async def interrupted():
     signal.raise_signal(signal.SIGINT)

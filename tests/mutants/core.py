@@ -62,6 +62,13 @@ MUTANTS: list[Mutant] = [
         "        extras = (self._below or self).root._extras\n        return _NO_CLAIMS if extras is None",
         LAW[2],
     ),
+    mutant(
+        "2: a child block that was kept makes others its user",
+        "scope.py",
+        "                parent._require_here()  # else whoever enters it becomes another user\n",
+        "                pass\n",
+        LAW[2],
+    ),
     # --- 3. closed is closed
     mutant(
         "3: the state is not set",
@@ -328,7 +335,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "5: a base exception is dropped",
         "closing.py",
-        "    if fatal is not None:\n        raise fatal\n",
+        "    if fatal is not None:\n        final = fatal\n",
         "",
         LAW[5],
     ),
@@ -356,8 +363,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "5: what is cancelled before it begins never ends",
         "tasks.py",
-        "            self._is_void = True\n\n",
-        "            self._cancel()\n\n",
+        "            self.is_void = True\n",
+        "            self._cancel()\n",
         LAW[5],
     ),
     mutant(
@@ -394,6 +401,62 @@ MUTANTS: list[Mutant] = [
         "scope.py",
         "extras.exc is None and not extras.parent_closed",
         "extras.exc is None",
+        LAW[5],
+    ),
+    mutant(
+        "5: the end of an event loop cuts what runs",
+        "tasks.py",
+        'if sys._getframe(1).f_code.co_name == "_cancel_all_tasks":',
+        "if False:",
+        LAW[5],
+    ),
+    mutant(
+        "5: a leaked scope holds up the end of an event loop",
+        "tasks.py",
+        "                self.get_loop().call_soon(self.at_loop_end)\n",
+        "                pass\n",
+        LAW[5],
+    ),
+    mutant(
+        "5: what was slow to enter is never left",
+        "finalisers.py",
+        "                entering.is_given_up = True\n",
+        "                pass\n",
+        LAW[5],
+    ),
+    mutant(
+        "5: a parent does not wait for a closing child",
+        "closing.py",
+        "return await wait_out(extras.closed_event, None)  # each finaliser is bounded",
+        "return await wait_out(extras.closed_event, 0.2)",
+        LAW[5],
+    ),
+    mutant(
+        "5: a keyboard interrupt cuts clean-up on trio",
+        "tasks.py",
+        "        except BaseException as error:\n            cancelled = error",
+        "        except asyncio.CancelledError as error:\n            cancelled = error",
+        LAW[5],
+    ),
+    mutant(
+        "5: a fatal finaliser hides the others",
+        "closing.py",
+        "        if report.error is not final:\n",
+        "        if fatal is None:\n",
+        LAW[5],
+    ),
+    mutant(
+        "5: finalisers make a cycle with their scope",
+        "finalisers.py",
+        "        self._context = contextvars.copy_context\n",
+        "        pass\n",
+        LAW[5],
+    ),
+    mutant(
+        "5: a foreign exit leaves the deadline armed",
+        "closing.py",
+        "        extras.cancel_scope.deadline = math.inf\n",
+        "",
         LAW[5],
     ),
     # --- 6. generators
@@ -487,6 +550,20 @@ MUTANTS: list[Mutant] = [
         "copies.py",
         "            duplicate[index] = _copy_value(item, memo, path, left - 1)\n",
         "            pass\n",
+        LAW[7],
+    ),
+    mutant(
+        "7: a dict of another class copies itself",
+        "copies.py",
+        "    if type(data) is not dict:\n",
+        "    if False:\n",
+        LAW[7],
+    ),
+    mutant(
+        "7: a state can be set",
+        "context.py",
+        ", getstate_setstate=False)",
+        ")",
         LAW[7],
     ),
     mutant(
