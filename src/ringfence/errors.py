@@ -7,6 +7,7 @@ Every error of ringfence: a stable code, a fact sentence, a remedy sentence.
     ├── NoContextError(LookupError)               RF101  nobody is bound here
     ├── ContextClosedError(RuntimeError)          RF102  it ended
     ├── DrainingError(RuntimeError)               RF103  the application is shutting down
+    ├── ForbiddenError                            RF104  the user is known and may not
     ├── ContextIsolationError(RuntimeError)       RF200  something crossed
     │   ├── SharedObjectError                     RF201  a shared object inside a context's data
     │   ├── OwnershipError                        RF202  another request's object
@@ -44,6 +45,7 @@ __all__ = [
     "ContextMismatchError",
     "DatabasePolicyError",
     "DrainingError",
+    "ForbiddenError",
     "InvalidContextError",
     "NoContextError",
     "OwnershipError",
@@ -105,6 +107,12 @@ class DrainingError(RingfenceError, RuntimeError):
     """The application is shutting down and takes no new requests."""
 
     code = "RF103"
+
+
+class ForbiddenError(RingfenceError):
+    """The user is known, and may not do this. No `PermissionError`, which is an `OSError`."""
+
+    code = "RF104"
 
 
 class ContextIsolationError(RingfenceError, RuntimeError):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import datetime as dt
 import json
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -26,9 +28,11 @@ _user: ContextVar[str] = ContextVar("user", default="-")
 
 
 def identify(connection: Any) -> Identity | None:
-    """For tests only: a plain header is no identity."""
-    user = dict(connection.scope["headers"]).get(b"x-user")
-    return None if user is None else Identity(user.decode())
+    """For tests only: plain headers are no identity."""
+    headers = dict(connection.scope["headers"])
+    user, seconds = headers.get(b"x-user"), float(headers.get(b"x-seconds", b"60"))
+    expires_at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=seconds)
+    return None if user is None else Identity(user.decode(), expires_at=expires_at)
 
 
 class Naive:
@@ -92,6 +96,25 @@ async def _stream(scope: Any, receive: Any, send: Any) -> None:
     await StreamingResponse(chunks())(scope, receive, send)
 
 
+async def _messages(scope: Any, receive: Any, send: Any) -> None:
+    """Says to each message who sent it; pushes without end when it is told to."""
+    from starlette.websockets import WebSocket
+
+    from ringfence import current_context, current_scope
+    from ringfence.integrations.starlette import each_message
+
+    async def handle(message: str) -> None:
+        current_scope().callback(counters.count, "test.cleaned_up")
+        user, depth = current_context().user_id, current_context().operation_depth
+        await websocket.send_text(f"{user} {depth} {message}")
+        while message == "push":
+            await websocket.send_text(user)
+            await asyncio.sleep(0.001)
+
+    websocket = WebSocket(scope, receive, send)
+    await each_message(websocket, handle)
+
+
 def applications() -> dict[str, Any]:
     """By the path that leads there."""
     from starlette.middleware.base import BaseHTTPMiddleware
@@ -113,6 +136,7 @@ def applications() -> dict[str, Any]:
         "/within": fenced(BaseHTTPMiddleware(app, through)),
         "/required": fenced(app, required=True),
         "/stream": fenced(_stream),
+        "/messages": fenced(_messages, required=True),
         "/counters": _count,
     }
 
@@ -124,6 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--http", required=True)
     parser.add_argument("--loop", required=True)
+    parser.add_argument("--ws", default="auto")
     options = parser.parse_args()
     apps = applications()
 
@@ -131,8 +156,9 @@ def main() -> None:
         await apps[scope["path"]](scope, receive, send)
 
     config = uvicorn.Config(
-        app, http=options.http, loop=options.loop, lifespan="off", log_level="critical"
-    )
+        app, http=options.http, loop=options.loop, ws=options.ws, lifespan="off",
+        log_level="critical",
+    )  # fmt: skip
     server = uvicorn.Server(config)
 
     def watch() -> None:
@@ -149,9 +175,10 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def serve(http: str, loop: str) -> Iterator[int]:
+def serve(http: str, loop: str, ws: str = "auto") -> Iterator[int]:
     """The port of a server that runs within the block."""
-    command = [sys.executable, "-m", "tests.integration.server", "--http", http, "--loop", loop]
+    command = [sys.executable, "-m", "tests.integration.server"]
+    command += ["--http", http, "--loop", loop, "--ws", ws]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -205,6 +232,10 @@ class Wire:
         status, seen = self.answer()
         assert status == 200, seen
         return set(seen)
+
+    def reset(self) -> None:
+        """When it is closed, it is reset, as when a cable is pulled."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def read(self, size: int) -> bytes:
         """Bytes of the body."""

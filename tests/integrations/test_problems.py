@@ -11,6 +11,7 @@ from ringfence import (
     CarrierError,
     ConfigurationError,
     DrainingError,
+    ForbiddenError,
     NoContextError,
     OwnershipError,
     RingfenceError,
@@ -23,7 +24,7 @@ ERRORS = [
     for kind in vars(ringfence).values()
     if isinstance(kind, type) and issubclass(kind, RingfenceError)
 ]
-NOT_500 = {NoContextError: 401, CarrierError: 401, DrainingError: 503}
+NOT_500 = {NoContextError: 401, CarrierError: 401, DrainingError: 503, ForbiddenError: 403}
 SECRET = "bob-22 of /srv/app.py"
 
 

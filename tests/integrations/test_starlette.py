@@ -10,9 +10,11 @@ from typing import Any
 import anyio
 import pytest
 from starlette.applications import Starlette
+from starlette.authentication import AuthCredentials, AuthenticationBackend, BaseUser, SimpleUser
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection, Request
@@ -21,6 +23,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from ringfence import (
+    ConfigurationError,
     Identity,
     NoContextError,
     OwnershipError,
@@ -29,7 +32,11 @@ from ringfence import (
     current_context,
     current_scope,
 )
-from ringfence.integrations.starlette import UserContextMiddleware, exception_handlers
+from ringfence.integrations.starlette import (
+    AuthenticatedUser,
+    UserContextMiddleware,
+    exception_handlers,
+)
 
 from .asgi_driver import call, ok
 
@@ -217,3 +224,91 @@ def test_without_starlette_it_says_what_to_install() -> None:
     first, second = done.stdout.splitlines()
     assert 'pip install "ringfence[starlette]"' in first
     assert 'pip install "ringfence[jwt]"' in second
+
+
+# --- AuthenticationMiddleware -----------------------------------------------------------------
+
+
+class Account(SimpleUser):
+    """A user as an application would write it."""
+
+    @property
+    def identity(self) -> str:
+        return f"id-{self.username}"
+
+
+class Backend(AuthenticationBackend):
+    """For tests only: a plain header is no identity."""
+
+    def __init__(self, kind: type[Any] = Account) -> None:
+        self.kind = kind
+
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
+        user = conn.headers.get("x-user")
+        return None if user is None else (AuthCredentials(["read", "write"]), self.kind(user))
+
+
+def authenticated(kind: type[Any] = Account, required: bool = True, **options: Any) -> Starlette:
+    before = (Middleware(AuthenticationMiddleware, backend=Backend(kind)),)
+    identify = AuthenticatedUser(**options)
+    return application(before, options={"identify": identify, "required": required})
+
+
+async def test_what_the_authentication_middleware_found_is_taken_over() -> None:
+    app = authenticated()
+    answer = await ok(app, user="alice-1")
+    assert answer.body == b"id-alice-1"
+    assert (await ok(app)).status == 401
+    claimed: list[Any] = []
+
+    def claims(request: Request) -> Response:
+        claimed.append((current_scope().claims, current_context().tenant_id))
+        return PlainTextResponse("ok")
+
+    app = authenticated(user_id=lambda user: user.username, tenant_id=lambda user: "acme")
+    app.router.routes.insert(0, Route("/claims", claims))
+    assert (await ok(app, user="alice-1")).body == b"alice-1"
+    await ok(app, "/claims", user="alice-1")
+    assert claimed == [({"scopes": ("read", "write")}, "acme")]
+
+
+class NotYet(Account):
+    is_authenticated = False  # type: ignore[assignment]
+
+
+class Method(Account):
+    def is_authenticated(self) -> bool:  # type: ignore[override]
+        return False
+
+
+class Blank(Account):
+    identity = ""  # type: ignore[assignment]
+
+
+class Number(Account):
+    identity = 17  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("kind", [NotYet, Method, Blank, Number])
+async def test_who_is_not_authenticated_is_nobody(kind: type[Any]) -> None:
+    assert (await ok(authenticated(kind), user="alice-1")).status == 401
+    assert (await call(authenticated(kind, required=False), user="alice-1")).status != 200
+
+
+class Nameless(BaseUser):
+    def __init__(self, name: str) -> None: ...
+
+    is_authenticated = True  # type: ignore[assignment]
+    display_name = "alice-1"  # type: ignore[assignment]
+
+
+async def test_a_display_name_is_no_identity() -> None:
+    answer = await call(authenticated(Nameless), user="alice-1")
+    assert isinstance(answer.error, ConfigurationError)
+    assert "user_id=" in answer.error.remedy
+
+
+async def test_without_the_authentication_middleware_it_says_where_it_stands() -> None:
+    answer = await call(application(options={"identify": AuthenticatedUser()}), user="alice-1")
+    assert isinstance(answer.error, ConfigurationError)
+    assert "before `UserContextMiddleware`" in answer.error.remedy

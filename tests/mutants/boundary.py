@@ -5,8 +5,10 @@ from __future__ import annotations
 from .mutant import Mutant, mutant
 
 ASGI = "tests/integrations/test_asgi.py"
+FASTAPI = "tests/integrations/test_fastapi.py"
 JWT = "tests/integrations/test_jwt.py"
 LOGGING = "tests/integrations/test_logging.py"
+MESSAGES = "tests/integrations/test_messages.py"
 PROBLEMS = "tests/integrations/test_problems.py"
 STARLETTE = "tests/integrations/test_starlette.py"
 UVICORN = "tests/integration/test_uvicorn.py"
@@ -654,5 +656,101 @@ MUTANTS: list[Mutant] = [
         "            await connection.close(code, problem.title)\n",
         "            pass\n",
         STARLETTE,
+    ),
+    # --- messages, FastAPI, AuthenticationMiddleware
+    mutant(
+        "2: all messages of a WebSocket share the connection's scope",
+        "integrations/_messages.py",
+        '            async with child_context("message"):\n                await handle(',
+        "            if True:\n                await handle(",
+        f"{MESSAGES}::test_each_message_has_a_child_scope_of_its_own",
+        f"{MESSAGES}::test_each_message_has_a_fresh_session_that_is_committed_when_it_ends",
+    ),
+    mutant(
+        "8: an identity that expires in a WebSocket goes on",
+        "integrations/_messages.py",
+        "    if expires_at is None:\n",
+        "    if True:\n",
+        f"{MESSAGES}::test_an_expired_identity_is_asked_at_each_message",
+        f"{MESSAGES}::test_an_idle_connection_is_closed_when_the_identity_expires",
+    ),
+    mutant(
+        "8: a message that comes at the last moment is handled",
+        "integrations/_messages.py",
+        "        return None if _seconds_until(expires_at) <= 0 else message\n",
+        "        return message\n",
+        f"{MESSAGES}::test_a_message_that_comes_as_the_identity_expires_is_not_handled",
+    ),
+    mutant(
+        "10: a message of a client that left is committed",
+        "integrations/_messages.py",
+        '                await handle(message["bytes"] if content is None else content)\n',
+        "                try:\n"
+        '                    await handle(message["bytes"] if content is None else content)\n'
+        "                except WebSocketDisconnect:\n"
+        "                    return\n",
+        f"{MESSAGES}::test_a_client_that_left_while_it_was_answered_is_no_error",
+    ),
+    mutant(
+        "9: without a middleware the optional context is None",
+        "integrations/fastapi.py",
+        '    scope = current_scope()  # that there is no middleware is no reason to say "nobody"\n'
+        "    return scope.context if scope.has_user else None\n",
+        "    from ..current import current_context_or_none\n\n"
+        "    return current_context_or_none()\n",
+        f"{FASTAPI}::test_without_a_middleware_nobody_is_assumed",
+    ),
+    mutant(
+        "4: a sync route takes a session into a thread",
+        "integrations/fastapi.py",
+        "    if dependant is not None and _hands_session_to_thread(dependant):\n",
+        "    if False:\n",
+        f"{FASTAPI}::test_a_sync_route_may_not_ask_for_a_session",
+    ),
+    mutant(
+        "4: a sync route takes a session into a thread, in an object",
+        "integrations/fastapi.py",
+        "(part.call is scoped_session or _hands_session_to_thread(part))",
+        "part.call is scoped_session",
+        f"{FASTAPI}::test_a_sync_route_may_not_ask_for_a_session",
+    ),
+    mutant(
+        "8: a role is found inside another",
+        "integrations/fastapi.py",
+        "        return tuple(value.split())\n",
+        "        return value  # type: ignore\n",
+        f"{FASTAPI}::test_rules",
+    ),
+    mutant(
+        "8: whatever is truthy passes",
+        "integrations/fastapi.py",
+        "            if answer is not True:\n",
+        "            if not answer:\n",
+        f"{FASTAPI}::test_rules",
+    ),
+    mutant(
+        "8: one rule of several is enough",
+        "integrations/fastapi.py",
+        "            if answer is not True:\n                raise",
+        "            if answer is True:\n                return\n"
+        "            if rule is rules[-1]:\n                raise",
+        f"{FASTAPI}::test_rules",
+    ),
+    mutant(
+        "8: a method `is_authenticated` lets everybody in",
+        "integrations/starlette.py",
+        "if user.is_authenticated is not True:",
+        "if not user.is_authenticated:",
+        f"{STARLETTE}::test_who_is_not_authenticated_is_nobody",
+    ),
+    mutant(
+        "3: the scope ends when the response starts",
+        "integrations/asgi.py",
+        "        exchange = Exchange(block, self.fence.database, scope, receive, send)\n",
+        "        async def ending(message: Any, send: Send = send) -> None:\n"
+        "            await send(message)\n"
+        "            block._end(None, 0)\n\n"
+        "        exchange = Exchange(block, self.fence.database, scope, receive, ending)\n",
+        f"{FASTAPI}::test_the_scope_covers_the_body_to_its_end",
     ),
 ]

@@ -10,7 +10,13 @@ from typing import Any
 
 import attrs
 
-from ..errors import CarrierError, DrainingError, NoContextError, RingfenceError
+from ..errors import (
+    CarrierError,
+    DrainingError,
+    ForbiddenError,
+    NoContextError,
+    RingfenceError,
+)
 
 __all__ = ["Problem", "problem_of", "problem_within", "send_problem"]
 
@@ -22,6 +28,7 @@ STATUS: Mapping[type[Exception], int] = {
     NoContextError: 401,
     CarrierError: 401,
     DrainingError: 503,
+    ForbiddenError: 403,
 }
 """By class, the nearest one counts; everything else is 500."""
 

@@ -1,4 +1,7 @@
-"""Starlette: `identify` gets its `HTTPConnection`; errors as its exception handlers."""
+"""
+Starlette: `identify` gets its `HTTPConnection`, or what its `AuthenticationMiddleware` found;
+errors as its exception handlers; `each_message` for WebSockets.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,23 @@ except ImportError as missing:
         'This needs Starlette. Install it with `pip install "ringfence[starlette]"`.'
     ) from missing
 
-from ..errors import RingfenceError
+from ..errors import ConfigurationError, RingfenceError
+from ..identity import Identity
 from . import asgi
 from ._exchange import CLOSE_CODES, Scope
+from ._messages import each_message
 from .problems import problem_within
 
 if TYPE_CHECKING:
-    from ..identity import Identity
     from ..protocols import Recipes
 
-__all__ = ["UserContextMiddleware", "answer_error", "exception_handlers"]
+__all__ = [
+    "AuthenticatedUser",
+    "UserContextMiddleware",
+    "answer_error",
+    "each_message",
+    "exception_handlers",
+]
 
 
 class UserContextMiddleware(asgi.UserContextMiddleware):
@@ -63,6 +73,66 @@ class UserContextMiddleware(asgi.UserContextMiddleware):
     def connect(self, scope: Scope, headers: dict[bytes, bytes]) -> HTTPConnection:
         """Starlette's view of the request."""
         return HTTPConnection(scope)
+
+
+class AuthenticatedUser:
+    """
+    An `identify` that takes over what Starlette's `AuthenticationMiddleware` has found.
+
+    Lives as long as the application. That middleware stands before ours::
+
+        middleware = [
+            Middleware(AuthenticationMiddleware, backend=backend),
+            Middleware(UserContextMiddleware, fence=fence, identify=AuthenticatedUser()),
+        ]
+
+    The scopes of its `AuthCredentials` become the claim `scopes`. A user whose
+    `is_authenticated` is not exactly `True` is nobody.
+
+    Args:
+        user_id: of its user object; `user.identity` if not given, never the `display_name`.
+        tenant_id: of its user object; without it there is none.
+
+    Raises:
+        ConfigurationError: on a request, there was no such middleware, or no `identity`.
+    """
+
+    def __init__(
+        self,
+        *,
+        user_id: Callable[[Any], str] | None = None,
+        tenant_id: Callable[[Any], str | None] | None = None,
+    ) -> None:
+        self._user_id = user_id or _identity_of
+        self._tenant_id = tenant_id
+
+    def __call__(self, connection: asgi.Connection | HTTPConnection) -> Identity | None:
+        """The identity of a request, `None` if nobody is authenticated; `identify` is this."""
+        scope = connection.scope
+        if "user" not in scope:
+            raise ConfigurationError(
+                "No `AuthenticationMiddleware` has seen this request.",
+                "List it before `UserContextMiddleware` in `middleware=[...]`.",
+            )
+        user = scope["user"]
+        if user.is_authenticated is not True:  # a method would be true for everybody
+            return None
+        return Identity(
+            self._user_id(user),
+            None if self._tenant_id is None else self._tenant_id(user),
+            claims={"scopes": tuple(getattr(scope.get("auth"), "scopes", ()))},
+        )
+
+
+def _identity_of(user: Any) -> str:
+    try:
+        found: str = user.identity
+    except (AttributeError, NotImplementedError):
+        raise ConfigurationError(
+            f"A `{type(user).__name__}` has no `identity`.",
+            "Define that property, or say `AuthenticatedUser(user_id=lambda user: ...)`.",
+        ) from None
+    return found
 
 
 async def answer_error(connection: Request | WebSocket, error: Exception) -> Response | None:
