@@ -121,6 +121,23 @@ def test_the_positional_order_is_that_of_from_request() -> None:
     assert positional(child_context) == ["operation_name"]
 
 
+async def test_the_old_order_arrives_in_the_old_fields() -> None:
+    session = object.__new__(type("Session", (), {}))
+    async with user_context(
+        "alice-1", "t-1", "r-1", "q-1", session, "ws-1", {"a": 1}, {"b": 2}
+    ) as ctx:
+        assert ctx == UserExecutionContext(
+            "alice-1", "t-1", "r-1", "q-1", session, "ws-1", ctx.created_at, {"a": 1}, {"b": 2}
+        )
+
+
+def test_an_expired_identity_opens_nothing() -> None:
+    expired = Identity("alice-1", expires_at=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
+    with pytest.raises(InvalidContextError, match="This identity has expired") as caught:
+        user_context(expired)
+    assert (caught.value.field, caught.value.rule) == ("expires_at", "expired")
+
+
 @pytest.mark.parametrize("expires_at", [dt.datetime(2030, 1, 1), "2030-01-01", 5])
 def test_expiry_is_an_aware_time(expires_at: Any) -> None:
     with pytest.raises(WrongTypeError, match="`expires_at` must be"):

@@ -488,6 +488,26 @@ async def test_cancellations_do_not_cut_draining_short(anyio_backend: str) -> No
     assert not fence.is_open
 
 
+def test_the_end_of_the_event_loop_cancels_work_of_a_fence_that_nobody_closed() -> None:
+    """Otherwise `asyncio.run` would wait for it."""
+    fence, ran = Ringfence(), []
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ran.append("cancelled")
+
+    async def main() -> None:
+        await fence.__aenter__()
+        async with fence.user_context("alice-1"):
+            fence.detach(work)
+        await anyio.wait_all_tasks_blocked()
+
+    asyncio.run(main())
+    assert ran == ["cancelled"]
+
+
 async def test_what_is_done_is_forgotten() -> None:
     async def work() -> None: ...
 
@@ -507,7 +527,7 @@ async def test_work_that_ends_before_its_handle_is_made_is_forgotten_too(
     """As with eager tasks, which Python 3.12 has."""
 
     class Eager:
-        def __init__(self, work: Any, name: str, context: Any, at_end: Any) -> None:
+        def __init__(self, work: Any, name: str, context: Any, at_end: Any, *rest: Any) -> None:
             self.done = anyio.Event()
             self.error = None
             with contextlib.suppress(StopIteration):

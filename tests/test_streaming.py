@@ -373,9 +373,32 @@ def test_a_stream_that_outlives_its_event_loop_is_collected_quietly() -> None:
         await anext(stream)
         kept.append(stream)
 
-    asyncio.run(main())
+    asyncio.run(main())  # ends at once, though the generator waits to be asked
     kept.clear()
     gc.collect()
+
+
+def test_the_end_of_the_event_loop_ends_a_generator_at_work() -> None:
+    ran: list[str] = []
+
+    async def source() -> AsyncGenerator[int, None]:
+        try:
+            yield 1
+            await asyncio.sleep(3600)
+            yield 2
+        finally:
+            ran.append("end")
+
+    async def main() -> None:
+        stream = bound_stream(source())
+        await anext(stream)
+        stream._driver.wanted.set()  # type: ignore[union-attr]  # asked, and nobody waits
+        await anyio.wait_all_tasks_blocked()
+        kept.append(stream)
+
+    kept: list[Any] = []
+    asyncio.run(main())
+    assert ran == ["end"]
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
