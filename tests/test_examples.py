@@ -220,9 +220,9 @@ DEFECTS = {
         from ringfence.scope import RequestScope
         end = RequestScope._end
         def stay_open(self, code, instruction):
-            context = self._context
+            context, root = self._context, self._root
             end(self, code, instruction)
-            self._state, self._context = "open", context
+            self._state, self._context, self._root = "open", context, root
         RequestScope._end = stay_open
         RequestScope.state = property(lambda self: "closed")
         """,
