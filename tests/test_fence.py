@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import datetime as dt
+import inspect
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -35,6 +36,7 @@ from ringfence import (
     user_context,
 )
 from ringfence import fence as module
+from ringfence.current import NobodyOptions, UserContextOptions
 from ringfence.state import open_roots
 
 NOON = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
@@ -584,3 +586,9 @@ async def test_shutdown_waits_for_requests_in_flight() -> None:
 def test_a_database_that_is_not_wrapped_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="Wrap it"):
         Ringfence(database=async_sessionmaker())  # type: ignore[arg-type]
+
+
+def test_its_options_are_those_of_the_functions() -> None:
+    for function, options in ((user_context, UserContextOptions), (nobody, NobodyOptions)):
+        names = set(inspect.signature(function).parameters) - {"user_id", "fence"}
+        assert names == set(options.__annotations__)

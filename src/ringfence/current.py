@@ -6,7 +6,7 @@ import datetime as dt
 import inspect
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from . import isolation
 from . import settings as defaults
@@ -43,6 +43,34 @@ _new = object.__new__
 _now = time.time_ns
 _next_id = _pool.pop  # a call less than `generate_id`
 _Draft: Any = draft_of(UserExecutionContext)
+
+
+class UserContextOptions(TypedDict, total=False):
+    """What `user_context` takes besides the user and the fence."""
+
+    thread_id: str | None
+    run_id: str | None
+    request_id: str | None
+    db_session: Any
+    websocket_client_id: str | None
+    agent_context: dict[str, Any] | None
+    audit_metadata: dict[str, Any] | None
+    tenant_id: str | None
+    expires_at: dt.datetime | None
+    client_request_id: str | None
+    claims: Mapping[str, Any] | None
+    timeout: float | None
+    transaction: Transaction | None
+    in_generator: bool
+
+
+class NobodyOptions(TypedDict, total=False):
+    """What `nobody` takes besides the fence."""
+
+    request_id: str | None
+    timeout: float | None
+    transaction: Transaction | None
+    in_generator: bool
 
 
 # --- readers ----------------------------------------------------------------------------------

@@ -7,14 +7,20 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import Context
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import anyio
 import attrs
 
 from . import counters
 from .context import UserExecutionContext
-from .current import current_scope, nobody, user_context
+from .current import (
+    NobodyOptions,
+    UserContextOptions,
+    current_scope,
+    nobody,
+    user_context,
+)
 from .errors import ConfigurationError, ContextClosedError
 from .identity import Identity
 from .isolation import Infrastructure
@@ -208,12 +214,14 @@ class Ringfence(Infrastructure):
     # --- scopes -------------------------------------------------------------------------------
 
     def user_context(
-        self, user_id: str | UserExecutionContext | Identity, **options: Any
+        self,
+        user_id: str | UserExecutionContext | Identity,
+        **options: Unpack[UserContextOptions],
     ) -> AbstractAsyncContextManager[UserExecutionContext]:
         """`ringfence.user_context` with this fence: for scripts, workers and tests."""
         return user_context(user_id, fence=self, **options)
 
-    def nobody(self, **options: Any) -> AbstractAsyncContextManager[RequestScope]:
+    def nobody(self, **options: Unpack[NobodyOptions]) -> AbstractAsyncContextManager[RequestScope]:
         """`ringfence.nobody` with this fence."""
         return nobody(fence=self, **options)
 
