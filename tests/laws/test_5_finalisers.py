@@ -307,9 +307,11 @@ async def test_a_task_groups_error_is_not_lost() -> None:
 async def test_the_bodys_exception_is_not_wrapped_by_a_task_group() -> None:
     with pytest.raises(KeyError, match="mine") as caught:
         async with user_context("alice-1"):
-            await current_scope().enter(anyio.create_task_group())
+            scope = current_scope()
+            await scope.enter(anyio.create_task_group())
             raise KeyError("mine")
     assert not hasattr(caught.value, "__notes__")
+    assert [entry.error for entry in scope.report] == [None]
 
 
 async def test_entering_can_be_cancelled_and_what_was_entered_is_left() -> None:

@@ -491,8 +491,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "6: a stream runs in its consumer's context",
         "streaming.py",
-        'spawn(driver.run, "ringfence stream", self._context)',
-        'spawn(driver.run, "ringfence stream", copy_context())',
+        '"ringfence stream", self._context, ',
+        '"ringfence stream", copy_context(), ',
         LAW[6],
     ),
     mutant(
