@@ -64,7 +64,7 @@ class Size(NamedTuple):
     objects: int
 
 
-FULL = Size(rounds=60, sample_ns=3_000_000, crowd=10_000, objects=10_240)
+FULL = Size(rounds=60, sample_ns=8_000_000, crowd=10_000, objects=10_240)
 QUICK = Size(rounds=3, sample_ns=50_000, crowd=100, objects=512)
 
 

@@ -259,6 +259,13 @@ async def test_a_child_has_no_user_or_tenant_of_its_own() -> None:
                 child_context("tool", **{name: "bob-22"})
 
 
+@pytest.mark.parametrize("session", ["owned", "", "Share"])
+async def test_another_word_is_no_childs_session(session: str) -> None:
+    async with user_context("alice-1"):
+        with pytest.raises(ConfigurationError, match=f"`session` cannot be '{session}'"):
+            child_context("tool", session=session)
+
+
 async def test_a_shared_object_is_no_childs_session() -> None:
     shared = object.__new__(type("Session", (), {}))
     register_shared_object(shared)

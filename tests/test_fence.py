@@ -36,7 +36,7 @@ from ringfence import (
     user_context,
 )
 from ringfence import fence as module
-from ringfence.current import NobodyOptions, UserContextOptions
+from ringfence.current import NobodyOptions, RootOptions, UserContextOptions
 from ringfence.state import open_roots
 
 NOON = dt.datetime(2030, 1, 1, 12, tzinfo=dt.UTC)
@@ -589,6 +589,15 @@ def test_a_database_that_is_not_wrapped_is_refused() -> None:
 
 
 def test_its_options_are_those_of_the_functions() -> None:
-    for function, options in ((user_context, UserContextOptions), (nobody, NobodyOptions)):
-        names = set(inspect.signature(function).parameters) - {"user_id", "fence"}
+    for function, options, more in (
+        (user_context, UserContextOptions, RootOptions),
+        (nobody, NobodyOptions, None),
+    ):
+        names = set(inspect.signature(function).parameters) - {"user_id", "fence", "options"}
+        names |= set(more.__annotations__) if more else set()
         assert names == set(options.__annotations__)
+
+
+def test_an_option_that_is_none_is_refused() -> None:
+    with pytest.raises(TypeError, match="'tenant'"):
+        user_context("alice-1", tenant="acme")  # type: ignore[call-arg]

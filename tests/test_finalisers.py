@@ -325,6 +325,23 @@ async def test_one_that_cancels_itself_is_a_failure_and_no_cancellation(anyio_ba
     assert "was cancelled from within" in str(caught.value.exceptions[0])
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancellation_during_clean_up_after_a_cancellation_is_no_failure(
+    anyio_backend: str,
+) -> None:
+    async def gives_up() -> None:
+        raise asyncio.CancelledError
+
+    with anyio.CancelScope() as cancel:
+        async with user_context("alice-1"):
+            scope = current_scope()
+            scope.callback(gives_up)
+            cancel.cancel()
+            await anyio.sleep(60)
+    assert cancel.cancelled_caught
+    assert [report.error for report in scope.report] == [None]
+
+
 # --- managers ---------------------------------------------------------------------------------
 
 

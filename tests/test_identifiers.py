@@ -116,7 +116,10 @@ def _open(field: str, value: Any) -> UserExecutionContext:
 
 
 def _names(cases: list[tuple[Any, str]]) -> list[str]:
-    return [f"{n} {rule} {ascii(value)[:30]}" for n, (value, rule) in enumerate(cases)]
+    return [
+        f"{n} {rule} {ascii(value)[:30] if isinstance(value, str) else type(value).__name__}"
+        for n, (value, rule) in enumerate(cases)
+    ]
 
 
 # --- every field ------------------------------------------------------------------------------

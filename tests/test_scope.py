@@ -335,6 +335,16 @@ async def test_a_use_of_a_scope_where_none_is_open_is_refused() -> None:
     assert refused == ["RF101"]
 
 
+async def test_a_use_from_where_a_child_has_ended_is_refused() -> None:
+    async with user_context("alice-1"):
+        root = current_scope()
+        async with child_context("tool"):
+            held = contextvars.copy_context()
+            held.run(root.check, 5)
+        with pytest.raises(ContextClosedError):
+            held.run(root.check, 5)
+
+
 # --- entering that fails ----------------------------------------------------------------------
 
 
@@ -412,6 +422,14 @@ async def test_each_scope_opens_its_own_session_on_first_use() -> None:
                 assert deeper.db_session is first
     assert database.opened[:2] == [root, own]
     assert len(database.opened) == 3
+
+
+async def test_a_scope_with_an_explicit_session_has_one() -> None:
+    async with user_context("alice-1", db_session=Session()) as ctx:
+        assert current_scope().has_db_session
+        async with child_context("tool") as child:
+            assert current_scope().has_db_session
+            assert current_scope().db_session is child.db_session is ctx.db_session
 
 
 async def test_an_explicit_session_is_adopted_and_wins() -> None:
