@@ -81,7 +81,7 @@ async def blocks(ctx: UserExecutionContext, identity: Identity, fence: Ringfence
         assert_type(five, RequestScope)
 
     user_context(17)  # type: ignore[arg-type]
-    user_context("u-17", "t-1", "r-1", None, object(), "ws-1", {}, {}, "acme")  # type: ignore[arg-type]
+    user_context("u-17", "t-1", "r-1", None, object(), "ws-1", {}, {}, tenant_id="acme")
     user_context("u-17", transaction="sometimes")  # type: ignore[arg-type]
     child_context("tool", user_id="u-18")  # type: ignore[call-arg]
     managed_user_context("u-17")  # type: ignore[arg-type]
