@@ -585,3 +585,19 @@ async def test_a_value_as_session_is_named() -> None:
 async def test_a_context_takes_no_session_beside_it() -> None:
     with pytest.raises(ConfigurationError, match="Pass the context alone"):
         user_context(_make(), db_session=Session())
+
+
+async def test_the_context_that_is_open_here_can_be_managed_again() -> None:
+    class Session:
+        closed = 0
+
+        async def close(self) -> None:
+            self.closed += 1
+
+    session = Session()
+    async with user_context("alice-1", db_session=session) as ctx:
+        async with managed_user_context(ctx) as again:
+            assert again == ctx
+            assert again.db_session is session
+        assert current_context() is ctx
+    assert session.closed == 1

@@ -601,3 +601,11 @@ def test_its_options_are_those_of_the_functions() -> None:
 def test_an_option_that_is_none_is_refused() -> None:
     with pytest.raises(TypeError, match="'tenant'"):
         user_context("alice-1", tenant="acme")  # type: ignore[call-arg]
+
+
+async def test_a_fence_opened_within_its_own_scope_does_not_wait_for_that() -> None:
+    fence = Ringfence(settings=Settings(drain_timeout=30))
+    with anyio.fail_after(5):
+        async with fence.user_context("alice-1"):
+            async with fence:
+                pass

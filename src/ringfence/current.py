@@ -466,8 +466,8 @@ def managed_user_context(
     Enter a context of your own making, and close its explicit session on every ending.
 
     The contract's verb for code that makes contexts by hand. The session is rolled back first
-    if the body failed. A child's session is its parent's, and is left alone; a child of the
-    context that is open here is entered beneath it.
+    if the body failed. A child's session is its parent's, and is left alone. The context that is
+    open here, and a child of it, are entered beneath it.
 
     Args:
         ctx: the context to enter; the block gives an equal one.
@@ -483,11 +483,8 @@ def managed_user_context(
             rule="type",
         )
     below = current_scope_or_none()
-    is_child = (
-        below is not None
-        and below._context is not None
-        and below._context.request_id == ctx.parent_request_id
-    )
+    here = None if below is None or below._context is None else below._context.request_id
+    is_child = here is not None and here in (ctx.parent_request_id, ctx.request_id)
     fence = None if below is None else below._recipes
     settings = defaults._default or default_settings() if fence is None else fence.settings
     scope = RequestScope(ctx.request_id, below if is_child else None, fence, settings)

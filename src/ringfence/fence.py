@@ -18,6 +18,7 @@ from .current import (
     NobodyOptions,
     UserContextOptions,
     current_scope,
+    current_scope_or_none,
     nobody,
     user_context,
 )
@@ -209,7 +210,9 @@ class Ringfence(Infrastructure):
 
     def _has_open_roots(self) -> bool:
         """Whether requests are in flight: a server's own shutdown cancels them, and we wait."""
-        return any(root._recipes is self for root in open_roots())
+        here = current_scope_or_none()
+        own = None if here is None else here.root
+        return any(root._recipes is self and root is not own for root in open_roots())
 
     # --- scopes -------------------------------------------------------------------------------
 
