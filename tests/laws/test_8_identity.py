@@ -1,4 +1,4 @@
-"""Law 8. Identity is authenticated or signed: nothing else that a client sends makes it somebody."""
+"""Law 8. Identity is authenticated or signed: nothing else makes a client somebody."""
 
 from __future__ import annotations
 
