@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import counters
-from ..current import nobody, user_context
+from ..current import RootOptions, nobody, user_context
 from ..errors import (
     CarrierError,
     ConfigurationError,
@@ -187,17 +187,16 @@ class UserContextMiddleware:
             if not self.required:
                 return nobody(fence=self.fence)
             raise _Refusal(_unidentified(), 401, has_credentials=identity is not None)
-        client_request_id = None
+        facts: RootOptions = {}
         if REQUEST_ID in headers:
-            client_request_id = self._client_request_id(headers[REQUEST_ID])
-        return user_context(
-            identity.user_id,
-            tenant_id=identity.tenant_id,
-            expires_at=identity.expires_at,
-            claims=identity.claims,
-            client_request_id=client_request_id,
-            fence=self.fence,
-        )
+            facts["client_request_id"] = self._client_request_id(headers[REQUEST_ID])
+        if identity.tenant_id is not None:
+            facts["tenant_id"] = identity.tenant_id
+        if identity.expires_at is not None:
+            facts["expires_at"] = identity.expires_at
+        if identity.claims:
+            facts["claims"] = identity.claims
+        return user_context(identity.user_id, fence=self.fence, **facts)
 
     def _root_despite(self, error: RingfenceError) -> Any:
         """Credentials that were refused identify nobody."""
