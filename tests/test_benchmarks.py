@@ -35,7 +35,9 @@ def test_quick_runs_everything_and_judges_nothing() -> None:
     rows = {row["name"]: row for row in result["rows"]}
     assert {"floor", "get", "three-ids", "generated-ids", "child", "reader"} < rows.keys()
     assert {"three-ids-crowd", "generated-ids-crowd", "reader-crowd", "copy", "own"} < rows.keys()
-    assert all(row["ns"] > 0 for row in rows.values() if row["ns"] is not None)
+    # What the middlewares add is a difference, which noise can make negative in so few rounds.
+    plain = [row for name, row in rows.items() if not name.startswith("asgi")]
+    assert all(row["ns"] > 0 for row in plain)
     assert all(row["verdict"].startswith(("info", "skipped: ")) for row in rows.values()), rows
     assert [kind["name"] for kind in result["bytes"]] == ["floor", "root", "child"]
     assert len(result["honesty"]) >= 9
