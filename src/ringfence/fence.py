@@ -9,16 +9,12 @@ from contextvars import Context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-import anyio
-import attrs
-
 from . import counters
 from .context import UserExecutionContext
 from .current import (
     NobodyOptions,
     UserContextOptions,
     current_scope,
-    current_scope_or_none,
     nobody,
     user_context,
 )
@@ -28,8 +24,8 @@ from .isolation import Infrastructure
 from .refusals import draining
 from .scope import RequestScope
 from .settings import Settings, default_settings
-from .state import open_roots
-from .tasks import Job, is_cancellation, wait_out
+from .shutdown import DrainReport, drain
+from .tasks import Job, is_cancellation
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -39,22 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["Detached", "DrainReport", "Ringfence"]
 
 logger = logging.getLogger("ringfence.fence")
-
-
-@attrs.frozen
-class DrainReport:
-    """
-    What became of detached work at shutdown; on `Ringfence.drain_report`.
-
-    Attributes:
-        drained: ended by itself within the time given.
-        cancelled: ended after it was cancelled.
-        abandoned: request ids of what would not stop.
-    """
-
-    drained: int
-    cancelled: int
-    abandoned: tuple[str, ...]
 
 
 class Detached:
@@ -112,7 +92,9 @@ class Ringfence(Infrastructure):
 
     Made once, at import; opened by `lifespan` (or `async with fence:`) as long as the
     application serves, and may be opened again afterwards, in any event loop. Unopened it
-    serves requests; only `detach` needs it open::
+    serves requests; only `detach` needs it open. Leaving it refuses new roots, waits
+    `Settings.drain_timeout` seconds for requests in flight and detached work, cancels the rest,
+    awaits their finalisers, and keeps a `drain_report`::
 
         fence = Ringfence(database=Database(async_sessionmaker(engine)))
         app = Starlette(routes, middleware=[...], lifespan=fence.lifespan)
@@ -147,6 +129,7 @@ class Ringfence(Infrastructure):
         self.is_draining = False
         self.drain_report: DrainReport | None = None
         self._detached: set[Detached] = set()
+        self._given_up: set[str] = set()  # request ids of what earlier shutdowns abandoned
 
     # --- its life -----------------------------------------------------------------------------
 
@@ -165,9 +148,11 @@ class Ringfence(Infrastructure):
         traceback: TracebackType | None,
     ) -> None:
         self.is_draining = True
+        detached, limit = list(self._detached), self.settings.drain_timeout
         try:
-            cancelled = await self._drain()
+            self.drain_report, cancelled = await drain(self, detached, self._given_up, limit)
         finally:
+            self._detached.clear()
             self.is_open = self.is_draining = False
         if cancelled is not None:
             raise cancelled
@@ -181,38 +166,6 @@ class Ringfence(Infrastructure):
         """
         async with self:
             yield
-
-    async def _drain(self) -> BaseException | None:
-        waiting = list(self._detached)
-        limit = self.settings.drain_timeout
-        deadline = anyio.current_time() + limit
-        cancelled_ones, abandoned, cancelled = 0, [], None
-        while self._has_open_roots() and anyio.current_time() < deadline:
-            cancelled = await wait_out(anyio.Event(), 0.01) or cancelled
-        for detached in waiting:
-            left = max(0.0, deadline - anyio.current_time())
-            cancelled = await wait_out(detached._job.done, left) or cancelled
-        late = [detached for detached in waiting if not detached.is_done]
-        for detached in late:
-            detached.cancel()
-        deadline = anyio.current_time() + limit
-        for detached in late:
-            left = max(0.0, deadline - anyio.current_time())
-            cancelled = await wait_out(detached._job.done, left) or cancelled
-            if detached.is_done:
-                cancelled_ones += 1
-            else:
-                abandoned.append(detached.request_id)
-                counters.count("detach.abandoned")
-        self._detached.clear()
-        self.drain_report = DrainReport(len(waiting) - len(late), cancelled_ones, tuple(abandoned))
-        return cancelled
-
-    def _has_open_roots(self) -> bool:
-        """Whether requests are in flight: a server's own shutdown cancels them, and we wait."""
-        here = current_scope_or_none()
-        own = None if here is None else here.root
-        return any(root._recipes is self and root is not own for root in open_roots())
 
     # --- scopes -------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from .generators import EXIT_STACK, GENERATOR_FLAGS, place
 from .isolation import Claimant, Infrastructure
 from .refusals import check_owner, draining, no_user, nothing_open
 from .state import CLOSED, CLOSING, NEW, OPEN, State, _get, _set, roots
+from .tasks import current_task
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -54,6 +55,7 @@ class _Extras:
         "finalisers",
         "in_generator",
         "is_admitted",
+        "is_cut_short",
         "parent_closed",
         "session",
         "session_mode",
@@ -71,7 +73,8 @@ class _Extras:
         self.deadline: float | None = None
         self.exc: BaseException | None = None
         self.in_generator = False
-        self.is_admitted = False
+        self.is_admitted = False  # although the fence is draining
+        self.is_cut_short = False  # cancelled by the fence's draining
         self.parent_closed = False
         self.session: Any = None
         self.session_mode: str | None = None
@@ -146,10 +149,13 @@ class RequestScope(Infrastructure):
                 parent._require_here()  # else whoever enters it becomes another user
             (parent._extras or parent._more()).children[self] = None
         else:
-            if self._recipes is not None and self._recipes.is_draining:
-                if self._extras is None or not self._extras.is_admitted:
+            recipes = self._recipes
+            if recipes is None:
+                roots[self] = None
+            else:
+                if recipes.is_draining and (self._extras is None or not self._extras.is_admitted):
                     raise draining()
-            roots[self] = None
+                roots[self] = current_task()
         self._below = below
         self._opened_code = code
         self._opened_instruction = frame.f_lasti
@@ -289,6 +295,11 @@ class RequestScope(Infrastructure):
     def is_parent_closed(self) -> bool:
         """Whether the parent closed it, while its own block was still running."""
         return self._extras is not None and self._extras.parent_closed
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether shutdown cancelled this request: set on its root, once the grace is over."""
+        return self._extras is not None and self._extras.is_cut_short
 
     @property
     def ended_well(self) -> bool:

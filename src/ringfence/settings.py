@@ -94,7 +94,8 @@ class Settings:
         finaliser_timeout: seconds for each finaliser, and again to let go once cancelled.
         nested_checkout_timeout: seconds that a child waits for a connection while an ancestor
             of its own tree holds one.
-        drain_timeout: seconds that shutdown waits for detached work, and again once cancelled.
+        drain_timeout: seconds that shutdown waits for requests in flight and detached work, and
+            again once it has cancelled what is left.
         block_drivers: `module:qualified name` of functions that enter *and* leave a generator
             within one block, as contextlib does. See `ScopeInGeneratorError`.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from .scope import RequestScope
@@ -22,7 +22,8 @@ _current: ContextVar[RequestScope | None] = ContextVar("ringfence_scope", defaul
 _get = _current.get
 _set = _current.set
 
-roots: dict[RequestScope, None] = {}
+roots: dict[RequestScope, Any] = {}
+"""The open roots, and for those of a fence what would cancel them: a task or a cancel scope."""
 
 
 def open_roots() -> list[RequestScope]:

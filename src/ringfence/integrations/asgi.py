@@ -8,6 +8,8 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+import anyio
+
 from .. import counters
 from ..current import RootOptions, nobody, user_context
 from ..errors import (
@@ -23,7 +25,7 @@ from ..identifiers import generate_id
 from ..identity import Identity
 from ..refusals import draining
 from ..scope import RequestScope
-from ..state import CLOSED, OPEN, _get
+from ..state import CLOSED, OPEN, _get, roots
 from ._connection import Connection, Headers, route_path
 from ._exchange import REQUEST_ID, Exchange, Receive, Scope, Send, answer
 from .problems import problem_of, problem_within
@@ -148,15 +150,28 @@ class UserContextMiddleware:
         has_user = block.has_user  # an ended scope cannot tell
         try:
             async with block:
-                await self.app(scope, exchange.receive, exchange.send)
+                if roots[block] is None:
+                    await self._serve_stoppable(scope, exchange)
+                else:
+                    await self.app(scope, exchange.receive, exchange.send)
                 if exchange.failure is not None:
                     raise exchange.failure  # so that the scope has not ended well
         except BaseException as error:
             _record(scope, exchange.outcome(error))
-            if not await self._is_answered(error, exchange, has_user):
+            if exchange.is_stopped_by(error):
+                await exchange.answer(problem_of(draining()))
+            elif not await self._is_answered(error, exchange, has_user):
                 raise
         else:
             _record(scope, "client_disconnect" if exchange.is_gone else "completed")
+
+    async def _serve_stoppable(self, scope: Scope, exchange: Exchange) -> None:
+        """Where shutdown finds no task of asyncio's to cancel, it is given a cancel scope."""
+        with anyio.CancelScope() as stop:
+            roots[exchange.root] = stop
+            await self.app(scope, exchange.receive, exchange.send)
+        if stop.cancelled_caught:
+            raise draining()
 
     # --- who it is ----------------------------------------------------------------------------
 
