@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import Context
@@ -263,28 +262,50 @@ async def test_scopes_around_the_fence_are_not_waited_for() -> None:
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_a_request_on_another_threads_loop_is_cancelled_there(anyio_backend: str) -> None:
-    fence, began, ran = Ringfence(settings=HASTY), threading.Event(), []
+async def test_only_the_task_of_the_block_is_cancelled(anyio_backend: str) -> None:
+    """What it shields runs in a task that has inherited its scope."""
+    fence, began, ran = Ringfence(settings=HASTY), asyncio.Event(), []
+
+    async def shielded() -> None:
+        await asyncio.sleep(0.2)
+        ran.append("shielded")
 
     async def request() -> None:
         async with fence.user_context("alice-1"):
-            current_scope().callback(lambda: ran.append(threading.current_thread().name))
+            began.set()
+            task = asyncio.create_task(shielded())
+            try:
+                await asyncio.shield(task)
+            finally:
+                await task
+
+    task = asyncio.create_task(request())
+    async with fence:
+        await began.wait()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ran == ["shielded"]
+    assert fence.drain_report == DrainReport(0, 1, ())
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_block_behind_a_manager_of_ones_own_is_found_too(anyio_backend: str) -> None:
+    fence, began = Ringfence(settings=HASTY), asyncio.Event()
+
+    @asynccontextmanager
+    async def signed_in() -> AsyncIterator[None]:
+        async with fence.user_context("alice-1"):
+            yield
+
+    async def request() -> None:
+        async with signed_in():
             began.set()
             await asyncio.sleep(30)
 
-    def serve() -> None:
-        try:
-            asyncio.run(request())
-        except asyncio.CancelledError:
-            ran.append("cancelled")
-
-    thread = threading.Thread(target=serve, name="another")
+    task = asyncio.create_task(request())
     async with fence:
-        thread.start()
-        await anyio.to_thread.run_sync(began.wait)
-    await anyio.to_thread.run_sync(thread.join)
-    assert ran == ["another", "cancelled"]
-    assert fence.drain_report == DrainReport(0, 1, ())
+        await began.wait()
+    assert task.cancelled()
 
 
 async def test_requests_and_detached_work_are_counted_together() -> None:

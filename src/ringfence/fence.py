@@ -25,7 +25,7 @@ from .refusals import draining
 from .scope import RequestScope
 from .settings import Settings, default_settings
 from .shutdown import DrainReport, drain
-from .tasks import Job, is_cancellation
+from .tasks import Job, is_cancellation, is_on_trio
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -127,6 +127,7 @@ class Ringfence(Infrastructure):
         self.audit = audit
         self.is_open = False
         self.is_draining = False
+        self.is_on_trio = False  # whether it was opened there
         self.drain_report: DrainReport | None = None
         self._detached: set[Detached] = set()
         self._given_up: set[str] = set()  # request ids of what earlier shutdowns abandoned
@@ -139,6 +140,7 @@ class Ringfence(Infrastructure):
                 "This fence is open already.", "Open it once, around the whole application."
             )
         self.is_open, self.is_draining, self.drain_report = True, False, None
+        self.is_on_trio = is_on_trio()
         return self
 
     async def __aexit__(

@@ -69,3 +69,8 @@ class Recipes(Protocol):
     def is_draining(self) -> bool:
         """Whether new roots are refused."""
         ...
+
+    @property
+    def is_on_trio(self) -> bool:
+        """Whether it was opened on trio, where only a cancel scope can stop a request."""
+        ...

@@ -24,7 +24,6 @@ from .generators import EXIT_STACK, GENERATOR_FLAGS, place
 from .isolation import Claimant, Infrastructure
 from .refusals import check_owner, draining, no_user, nothing_open
 from .state import CLOSED, CLOSING, NEW, OPEN, State, _get, _set, roots
-from .tasks import current_task
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -149,13 +148,10 @@ class RequestScope(Infrastructure):
                 parent._require_here()  # else whoever enters it becomes another user
             (parent._extras or parent._more()).children[self] = None
         else:
-            recipes = self._recipes
-            if recipes is None:
-                roots[self] = None
-            else:
-                if recipes.is_draining and (self._extras is None or not self._extras.is_admitted):
+            if self._recipes is not None and self._recipes.is_draining:
+                if self._extras is None or not self._extras.is_admitted:
                     raise draining()
-                roots[self] = current_task()
+            roots[self] = None
         self._below = below
         self._opened_code = code
         self._opened_instruction = frame.f_lasti

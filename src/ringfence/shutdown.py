@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -11,8 +10,8 @@ import anyio
 import attrs
 
 from . import counters
-from .state import CLOSED, _get, roots
-from .tasks import current_task, wait_out
+from .state import _current, _get, roots
+from .tasks import holders_of, is_on_trio, wait_out
 
 if TYPE_CHECKING:
     from .fence import Detached
@@ -92,16 +91,19 @@ def _roots_of(fence: Recipes) -> list[RequestScope]:
 
 def _canceller(root: RequestScope) -> Callable[[], object]:
     def cancel() -> None:
-        handle = roots.get(root)
-        if handle is None or handle is current_task() or root._state is CLOSED:
-            return
         root._more().is_cut_short = True
-        if isinstance(handle, asyncio.Task):  # of another thread's loop, perhaps
-            handle.get_loop().call_soon_threadsafe(handle.cancel)
-        else:
-            handle.cancel()
+        cancel_scope = roots.get(root)
+        if cancel_scope is not None:
+            cancel_scope.cancel()
+        elif not is_on_trio():
+            for task in holders_of(_current, root._opened_code, lambda here: _is_of(root, here)):
+                task.cancel()
 
     return cancel
+
+
+def _is_of(root: RequestScope, scope: RequestScope | None) -> bool:
+    return scope is not None and scope.root is root
 
 
 def _tell(report: DrainReport) -> None:

@@ -23,7 +23,7 @@ _get = _current.get
 _set = _current.set
 
 roots: dict[RequestScope, Any] = {}
-"""The open roots, and for those of a fence what would cancel them: a task or a cancel scope."""
+"""The open roots, and the cancel scope that a root's block stands in, if it was given one."""
 
 
 def open_roots() -> list[RequestScope]:

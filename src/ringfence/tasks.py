@@ -4,34 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
+import inspect
 import sys
-from asyncio import _get_running_loop
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextvars import ContextVar
+from types import CodeType
 from typing import Any
 
 import anyio
 
 from . import counters
 
-__all__ = ["Job", "current_task", "is_cancellation", "is_on_trio", "spawn", "wait_out"]
+__all__ = ["Job", "Tasks", "holders_of", "is_cancellation", "is_on_trio", "spawn", "wait_out"]
 
+Tasks = list[asyncio.Task[Any]]
 _running: set[asyncio.Task[None]] = set()  # the event loop itself keeps weak references only
-
-
-if sys.version_info >= (3, 12):
-
-    def current_task() -> asyncio.Task[Any] | None:
-        """The asyncio task that runs here, if one does."""
-        loop = _get_running_loop()
-        return None if loop is None else asyncio.current_task(loop)
-
-else:
-    from asyncio.tasks import _current_tasks  # type: ignore[attr-defined]
-
-    def current_task() -> asyncio.Task[Any] | None:
-        """The asyncio task that runs here, if one does; three times as fast as asyncio's."""
-        task: asyncio.Task[Any] | None = _current_tasks.get(_get_running_loop())
-        return task
 
 
 def is_on_trio() -> bool:
@@ -46,6 +34,39 @@ def is_cancellation(error: BaseException | None) -> bool:
         return True
     trio: Any = sys.modules.get("trio")
     return trio is not None and isinstance(error, trio.Cancelled)
+
+
+def holders_of(variable: ContextVar[Any], code: CodeType, holds: Callable[[Any], bool]) -> Tasks:
+    """
+    The tasks of this event loop in whose own context `holds` is true of `variable`.
+
+    Those that stand in a function with this code: others have inherited the value. If none is
+    seen to, all but those of `spawn`, which are nobody's to cancel.
+    """
+    found = [task for task in asyncio.all_tasks() if holds(_context_of(task).get(variable))]
+    standing = [task for task in found if code in _codes_of(task)]
+    return standing or [task for task in found if not isinstance(task, _LoopTask)]
+
+
+if sys.version_info >= (3, 12):
+
+    def _context_of(task: asyncio.Task[Any]) -> contextvars.Context:
+        return task.get_context()
+
+else:
+
+    def _context_of(task: asyncio.Task[Any]) -> contextvars.Context:
+        """Python 3.11 does not say; the first context that a task refers to is its own."""
+        parts = [*gc.get_referents(task), *getattr(task, "__dict__", {}).values()]
+        return next(part for part in parts if type(part) is contextvars.Context)
+
+
+def _codes_of(task: asyncio.Task[Any]) -> Iterator[CodeType]:
+    """The code of the coroutines that a task stands in, one awaiting the next."""
+    awaited: Any = task.get_coro()
+    while inspect.iscoroutine(awaited):
+        yield awaited.cr_code
+        awaited = awaited.cr_await
 
 
 class _LoopTask(asyncio.Task[None]):

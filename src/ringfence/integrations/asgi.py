@@ -150,7 +150,7 @@ class UserContextMiddleware:
         has_user = block.has_user  # an ended scope cannot tell
         try:
             async with block:
-                if roots[block] is None:
+                if self.fence.is_on_trio:
                     await self._serve_stoppable(scope, exchange)
                 else:
                     await self.app(scope, exchange.receive, exchange.send)
