@@ -24,13 +24,17 @@ from .identifiers import generate_id
 from .isolation import Claimant
 from .records import json_ready, request_facts
 from .settings import Settings, default_settings
+from .state import CLOSED
 
 if TYPE_CHECKING:
+    from .identity import Identity
     from .scope import RequestScope
 
 __all__ = ["UserExecutionContext", "validate_user_context"]
 
 _first_touch = threading.Lock()
+Facts = tuple["Identity", str | None, int]
+"""Who, what the client called the request, and when it began: nanoseconds of the epoch."""
 
 
 @attrs.frozen(init=False, eq=False, repr=False, order=False, getstate_setstate=False)
@@ -460,6 +464,43 @@ class UserExecutionContext:
 
 def _optional(check: Callable[[str, object], str], field: str, value: str | None) -> str | None:
     return None if value is None else check(field, value)
+
+
+def context_of(scope: RequestScope, facts: Facts) -> UserExecutionContext | None:
+    """
+    The context of a root that had none yet, made of `facts`; `None` if it has ended meanwhile.
+
+    Two threads that read it first at once get the same.
+    """
+    with _first_touch:
+        try:
+            made: UserExecutionContext | None = object.__getattribute__(scope, "_context")
+        except AttributeError:
+            made = scope._context = _root_context(scope, *facts)
+        if scope._state is CLOSED:
+            made = scope._context = None
+        return made
+
+
+def _root_context(
+    scope: RequestScope, identity: Identity, client_request_id: str | None, created: int
+) -> UserExecutionContext:
+    draft: Any = draft_of(UserExecutionContext)()
+    draft.user_id = identity.user_id
+    draft.thread_id = generate_id()
+    draft.run_id = generate_id()
+    draft.request_id = scope.request_id
+    draft.operation_depth = 0
+    draft.tenant_id = identity.tenant_id
+    draft.expires_at = identity.expires_at
+    draft.client_request_id = client_request_id
+    draft.websocket_client_id = draft.parent_request_id = None
+    draft._session = draft._agent = draft._audit = draft._operation = None
+    draft._created = created
+    draft._scope = scope
+    draft.__class__ = UserExecutionContext
+    context: UserExecutionContext = draft
+    return context
 
 
 def validate_user_context(obj: object) -> UserExecutionContext:

@@ -188,7 +188,8 @@ def user_context(
             scope._context = bound_copy(user_id, scope)
             return _with_options(scope, options)
         if isinstance(user_id, Identity):
-            user_id, options = _facts_of(user_id, options)
+            identity, user_id = user_id, user_id.user_id
+            options = _with_identity(identity, options)
     rules = settings.id_rules
     are_plain = rules.are_plainly_valid
     if thread_id is not None and run_id is not None:
@@ -393,22 +394,58 @@ _FACTS = ("tenant_id", "expires_at", "client_request_id")
 _OPTIONS = frozenset(RootOptions.__annotations__)
 
 
-def _facts_of(identity: Identity, options: RootOptions) -> tuple[str, RootOptions]:
-    """An identity, taken apart; what is given beside it wins."""
+def root_of(identity: Identity, fence: Recipes, client_request_id: str | None) -> RequestScope:
+    """
+    `user_context(identity, fence=fence)`, but its context is made when it is first read.
+
+    For boundaries: many requests are answered without anybody's asking who it is, and making
+    the context is half of what opening a scope costs. What a context must not hold is refused
+    here and now.
+    """
+    if identity.expires_at is not None and identity.is_expired():
+        raise _expired()
+    settings = fence.settings
+    rules, user_id = settings.id_rules, identity.user_id
+    if type(user_id) is not str or user_id not in rules.known:
+        rules.learn("user_id", user_id)
+    if identity.tenant_id is not None:
+        rules.check("tenant_id", identity.tenant_id)
+    try:
+        request_id = _next_id()
+    except IndexError:
+        request_id = generate_id()
+    scope = _new(RequestScope)
+    scope._request_id = request_id
+    scope._parent = None
+    scope._root = scope
+    scope._recipes = fence
+    scope._settings = settings
+    scope._state = NEW
+    scope._extras = None
+    scope._facts = (identity, client_request_id, _now())
+    if identity.claims:
+        scope._more().claims = identity.claims
+    return scope
+
+
+def _expired() -> InvalidContextError:
+    return InvalidContextError(
+        "This identity has expired.", "Authenticate again.", field="expires_at", rule="expired"
+    )
+
+
+def _with_identity(identity: Identity, options: RootOptions) -> RootOptions:
+    """The facts of an identity among the options; what is given beside it wins."""
     if identity.is_expired():
-        raise InvalidContextError(
-            "This identity has expired.",
-            "Authenticate again.",
-            field="expires_at",
-            rule="expired",
-        )
+        raise _expired()
     given: Any = {name: value for name, value in options.items() if value is not None}
     facts: Any = {
         "tenant_id": identity.tenant_id,
         "expires_at": identity.expires_at,
         "claims": identity.claims,
     }
-    return identity.user_id, facts | given
+    merged: RootOptions = facts | given
+    return merged
 
 
 def _take_facts(draft: Any, options: RootOptions, settings: Settings) -> None:

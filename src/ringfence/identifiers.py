@@ -23,6 +23,7 @@ PLACEHOLDER_PREFIXES = frozenset(
     "placeholder registry default temp test example demo sample template mock fake".split()
 )
 PATTERN = r"[A-Za-z0-9_-][A-Za-z0-9._:@|+=/-]*"
+_MAX_KNOWN = 4096
 SHORT = 20
 """Values of this length or longer are never taken for placeholders."""
 
@@ -94,6 +95,8 @@ class IdRules:
     is_plainly_valid: Callable[[str], object] = attrs.field(init=False, eq=False, repr=False)
     are_plainly_valid: Callable[[str], object] = attrs.field(init=False, eq=False, repr=False)
     """Of three ids joined by newlines. A look that decides most ids; no answer means `check`."""
+    known: set[str] = attrs.field(init=False, eq=False, repr=False, factory=set)
+    """Ids that `learn` found valid, a bounded number of them."""
     _is_match: Callable[[str], object] = attrs.field(init=False, eq=False, repr=False)
     _is_prefixed: Callable[[str], object] = attrs.field(init=False, eq=False, repr=False)
 
@@ -122,6 +125,14 @@ class IdRules:
         object.__setattr__(self, "_is_prefixed", re.compile(f"(?:{words})[-_.:]").match)
         object.__setattr__(self, "is_plainly_valid", plain.fullmatch)
         object.__setattr__(self, "are_plainly_valid", three.fullmatch)
+
+    def learn(self, field: str, value: object) -> None:
+        """`check`, and keep a valid value in `known`, for the next look: users come back."""
+        valid = self.check(field, value)
+        if self.mode == "strict":  # else it may have been warned of, and will be again
+            if len(self.known) >= _MAX_KNOWN:
+                self.known.clear()
+            self.known.add(valid)
 
     def check(self, field: str, value: object) -> str:
         """

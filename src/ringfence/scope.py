@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 
 from . import closing, generators, isolation
+from .context import context_of
 from .errors import (
     ConfigurationError,
     ContextClosedError,
@@ -28,7 +29,7 @@ from .state import CLOSED, CLOSING, NEW, OPEN, State, _get, _set, roots
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
-    from .context import UserExecutionContext
+    from .context import Facts, UserExecutionContext
     from .protocols import Recipes
     from .settings import Settings
 
@@ -99,8 +100,8 @@ class RequestScope(Infrastructure):
 
     __slots__ = (
         "__weakref__", "_below", "_closed_code", "_closed_instruction", "_context", "_extras",
-        "_opened_code", "_opened_instruction", "_parent", "_recipes", "_request_id", "_root",
-        "_settings", "_state",
+        "_facts", "_opened_code", "_opened_instruction", "_parent", "_recipes", "_request_id",
+        "_root", "_settings", "_state",
     )  # fmt: skip
 
     # Written on entering or on leaving, and read after that only.
@@ -109,6 +110,9 @@ class RequestScope(Infrastructure):
     _opened_instruction: int
     _closed_code: CodeType | None
     _closed_instruction: int
+    # Of a root that was opened for an `Identity`: what its context will be made of, once it is
+    # read. Until then it has no `_context`, and reading that comes to `__getattr__`.
+    _facts: Facts
 
     def __init__(
         self,
@@ -187,6 +191,29 @@ class RequestScope(Infrastructure):
         extras.timeout_block = anyio.fail_after(extras.deadline - anyio.current_time())
         extras.cancel_scope = extras.timeout_block.__enter__()
 
+    def open_unread(self, code: CodeType) -> None:
+        """
+        Enter a root whose context need not be made yet. For the middleware, which reads none.
+
+        What `__aenter__` does, but for what a root of its making never has: a parent, a session
+        that was given, a time-out, a generator around it. `code` is the caller's.
+        """
+        if self._recipes is not None and self._recipes.is_draining:
+            raise draining()
+        below = _get()
+        if below is not None and below._state is CLOSED:
+            below._below = None
+        roots[self] = None
+        self._below = below
+        self._opened_code = code
+        self._opened_instruction = 0
+        self._state = OPEN
+        _set(self)
+
+    async def close(self, exc: BaseException | None, code: CodeType) -> None:
+        """Leave what `open_unread` has entered, whose body ended with `exc`; may raise another."""
+        await closing.leave(self, exc, code, 0)
+
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: Any
     ) -> bool | None:
@@ -239,6 +266,12 @@ class RequestScope(Infrastructure):
             scope = scope._below
         if scope is not None:
             scope._below = self._below
+
+    def __getattr__(self, name: str) -> Any:
+        """Only of what is not there: the context of an `Identity`, when it is first read."""
+        if name != "_context":
+            raise AttributeError(f"`RequestScope` has no `{name}`.")
+        return context_of(self, self._facts)
 
     # --- what it is ---------------------------------------------------------------------------
 

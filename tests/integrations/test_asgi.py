@@ -707,7 +707,8 @@ async def test_a_client_that_left_may_show_in_send_alone() -> None:
     def lost(message: Any) -> OSError | None:
         return OSError("gone") if message["type"] == "http.response.body" else None
 
-    answer = await call(fenced(whoami), user="alice-1", send_error=lost)
+    asgi = {"version": "3.0", "spec_version": "2.4"}
+    answer = await call(fenced(whoami), user="alice-1", send_error=lost, asgi=asgi)
     assert isinstance(answer.error, OSError)
     assert answer.outcome == "client_disconnect"
 

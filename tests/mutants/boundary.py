@@ -5,6 +5,8 @@ from __future__ import annotations
 from .mutant import Mutant, mutant
 
 ASGI = "tests/integrations/test_asgi.py"
+UNREAD = "tests/test_unread.py"
+SHUTDOWN = "tests/test_shutdown.py"
 FASTAPI = "tests/integrations/test_fastapi.py"
 JWT = "tests/integrations/test_jwt.py"
 LOGGING = "tests/integrations/test_logging.py"
@@ -18,24 +20,22 @@ MUTANTS: list[Mutant] = [
     mutant(
         "2: an anonymous request opens no scope of its own",
         "integrations/asgi.py",
-        "            if not self.required:\n                return nobody(fence=self.fence)\n",
-        "            if not self.required:\n"
-        "                return _get() or nobody(fence=self.fence)\n",
+        "            if not self.required:\n                return self._nobody()\n            raise _Refusal(_un",
+        "            if not self.required:\n                return identity  # type: ignore\n            raise _Refusal(_un",
         f"{ASGI}::test_or_the_request_belongs_to_nobody",
-        f"{ASGI}::test_an_open_scope_is_not_inherited",
     ),
     mutant(
         "2: what leaked in passes for this request's own",
         "integrations/asgi.py",
-        "        elif _is_beneath(ambient, scope.get(KEY)):",
-        "        elif True:",
+        "        is_own = _is_beneath(ambient, scope.get(KEY))",
+        "        is_own = True",
         f"{ASGI}::test_an_open_scope_is_not_inherited",
     ),
     mutant(
         "2: what leaked in passes for this request's own, on the wire",
         "integrations/asgi.py",
-        "        elif _is_beneath(ambient, scope.get(KEY)):",
-        "        elif True:",
+        "        is_own = _is_beneath(ambient, scope.get(KEY))",
+        "        is_own = True",
         f"{UVICORN}::test_everybody_is_who_they_are",
     ),
     mutant(
@@ -62,9 +62,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "2: identify sees what leaked in",
         "integrations/asgi.py",
-        "            async with nobody(fence=self.fence):\n"
-        "                await self._serve(scope, receive, send)",
-        "            await self._serve(scope, receive, send)",
+        "        async with self._hiding(ambient):\n",
+        "        async with nullcontext():\n",
         f"{ASGI}::test_an_open_scope_is_not_inherited",
     ),
     mutant(
@@ -78,25 +77,22 @@ MUTANTS: list[Mutant] = [
     mutant(
         "2: mounted twice, it asks twice",
         "integrations/asgi.py",
-        "            if ambient.has_user or not self.required or self._is_exempt(scope):\n"
-        "                await self.app(scope, receive, send)\n"
-        "            else:\n"
-        "                await self._serve(scope, receive, send)",
-        "            await self._serve(scope, receive, send)",
+        "        if is_own and (ambient.has_user or not self.required or self._is_exempt(scope)):",
+        "        if False:",
         f"{ASGI}::test_mounted_twice_it_passes",
     ),
     mutant(
         "2: nobody outside is enough where a user is required",
         "integrations/asgi.py",
-        "            if ambient.has_user or not self.required or self._is_exempt(scope):",
-        "            if True:",
+        "        if is_own and (ambient.has_user or not self.required or self._is_exempt(scope)):",
+        "        if is_own:",
         f"{ASGI}::test_nobody_outside_is_not_enough_where_a_user_is_required",
     ),
     mutant(
         "2: excluded paths are served without a scope",
         "integrations/asgi.py",
-        "            return nobody(fence=self.fence)\n        try:",
-        "            return _get() or user_context('excluded-1', fence=self.fence)\n        try:",
+        "            return self._nobody()\n        try:",
+        "            return _get() or root_of(Identity('excluded-1'), self.fence, None)\n        try:",
         f"{ASGI}::test_an_excluded_path_belongs_to_nobody_without_asking",
     ),
     mutant(
@@ -118,9 +114,9 @@ MUTANTS: list[Mutant] = [
     mutant(
         "8: no identity is let through",
         "integrations/asgi.py",
-        "            if not self.required:\n                return nobody(fence=self.fence)\n"
+        "            if not self.required:\n                return self._nobody()\n"
         "            raise _Refusal(_unidentified(), 401, has_credentials=identity is not None)",
-        "            return nobody(fence=self.fence)",
+        "            return self._nobody()",
         f"{ASGI}::test_without_an_identity_the_answer_is_401",
     ),
     mutant(
@@ -231,14 +227,14 @@ MUTANTS: list[Mutant] = [
     mutant(
         "8: headers are not bounded in number",
         "integrations/asgi.py",
-        "    elif len(raw) > MAX_HEADERS or len(b",
-        "    elif len(b",
+        "    elif len(raw) > MAX_HEADERS or len(_join",
+        "    elif len(_join",
         f"{ASGI}::test_headers_are_bounded",
     ),
     mutant(
         "8: headers are not bounded in size",
         "integrations/asgi.py",
-        '    elif len(raw) > MAX_HEADERS or len(b"".join(headers.values())) > MAX_HEADER_BYTES:',
+        "    elif len(raw) > MAX_HEADERS or len(_join([*headers.values()])) > MAX_HEADER_BYTES:",
         "    elif len(raw) > MAX_HEADERS:",
         f"{ASGI}::test_headers_are_bounded",
     ),
@@ -261,16 +257,14 @@ MUTANTS: list[Mutant] = [
     mutant(
         "10: while draining, requests are let in under a leaked scope",
         "integrations/asgi.py",
-        "            if self.fence.is_draining:\n"
-        "                await self._refuse(_Refusal(draining(), 503), scope, receive, send)\n"
-        "                return\n",
-        "",
+        "            if self.fence.is_draining:\n                raise draining()\n",
+        "            if self.fence.is_draining:\n                return None\n",
         f"{ASGI}::test_while_draining_the_answer_is_503",
     ),
     mutant(
-        "10: draining while identifying is no 503",
+        "10: draining is no 503",
         "integrations/asgi.py",
-        "        if isinstance(error, DrainingError):\n            raise _Refusal(error, 503)\n",
+        "        except DrainingError as error:\n            await self._refuse(_Refusal(error, 503), scope, receive, send)\n            return\n",
         "",
         f"{ASGI}::test_while_draining_the_answer_is_503",
     ),
@@ -341,18 +335,16 @@ MUTANTS: list[Mutant] = [
     mutant(
         "7: a list that many responses share gets one request's id",
         "integrations/_exchange.py",
-        '    return {**message, "headers": [*headers, (REQUEST_ID, request_id.encode())]}',
-        '    message["headers"] = headers  # type: ignore[index]\n'
-        "    headers.append((REQUEST_ID, request_id.encode()))\n"
-        "    return message  # type: ignore[return-value]",
+        '    headers = [*message.get("headers", ())]\n',
+        '    headers: Any = message.get("headers", [])\n',
         f"{ASGI}::test_our_request_id_replaces_the_application_s",
     ),
     # --- commit_before_response
     mutant(
         "5: the response starts before the commit",
         "integrations/_exchange.py",
-        '            if kind == "http.response.start" and self._database is not None:\n'
-        '                if not await self._settle(self._database, message["status"]):\n'
+        '            if kind == "http.response.start":\n'
+        '                if not await self._is_settled(message["status"]):\n'
         "                    return\n"
         '            elif kind == "websocket.accept":',
         '            if kind == "websocket.accept":',
@@ -369,8 +361,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "5: after a failed commit its start is sent too",
         "integrations/_exchange.py",
-        '                if not await self._settle(self._database, message["status"]):\n                    return\n',
-        '                await self._settle(self._database, message["status"])\n',
+        '                if not await self._is_settled(message["status"]):\n                    return\n',
+        '                await self._is_settled(message["status"])\n',
         f"{ASGI}::test_if_that_fails_the_middleware_answers",
     ),
     mutant(
@@ -746,11 +738,157 @@ MUTANTS: list[Mutant] = [
     mutant(
         "3: the scope ends when the response starts",
         "integrations/asgi.py",
-        "        exchange = Exchange(block, self.fence.database, scope, receive, send)\n",
+        "        exchange = Exchange(root, scope, receive, send)\n",
         "        async def ending(message: Any, send: Send = send) -> None:\n"
         "            await send(message)\n"
-        "            block._end(None, 0)\n\n"
-        "        exchange = Exchange(block, self.fence.database, scope, receive, ending)\n",
+        "            root._end(None, 0)\n\n"
+        "        exchange = Exchange(root, scope, receive, ending)\n",
         f"{FASTAPI}::test_the_scope_covers_the_body_to_its_end",
+    ),
+    # --- contexts that are made when they are read
+    mutant(
+        "8: at the boundary a user id is not looked at",
+        "current.py",
+        '        rules.learn("user_id", user_id)\n',
+        "        pass\n",
+        f"{UNREAD}::test_what_a_context_must_not_hold_is_refused_at_once",
+    ),
+    mutant(
+        "8: at the boundary a tenant id is not looked at",
+        "current.py",
+        '        rules.check("tenant_id", identity.tenant_id)\n',
+        "        pass\n",
+        f"{UNREAD}::test_what_a_context_must_not_hold_is_refused_at_once",
+    ),
+    mutant(
+        "8: what was only warned of is warned of once",
+        "identifiers.py",
+        '        if self.mode == "strict":  # else',
+        "        if True:  # else",
+        f"{UNREAD}::test_what_is_warned_of_is_warned_of_each_time",
+    ),
+    mutant(
+        "8: the ids that were valid are kept for ever",
+        "identifiers.py",
+        "            if len(self.known) >= _MAX_KNOWN:\n                self.known.clear()\n",
+        "",
+        f"{UNREAD}::test_the_ids_that_are_known_are_bounded",
+    ),
+    mutant(
+        "3: a context is made after the end",
+        "context.py",
+        "        if scope._state is CLOSED:\n            made = scope._context = None\n",
+        "",
+        f"{UNREAD}::test_one_that_ends_while_it_is_first_read_has_none",
+    ),
+    mutant(
+        "7: two threads that read first get a context each",
+        "context.py",
+        """        try:
+            made: UserExecutionContext | None = object.__getattribute__(scope, "_context")
+        except AttributeError:
+            made = scope._context = _root_context(scope, *facts)
+""",
+        "        made: Any = _root_context(scope, *facts)\n        scope._context = made\n",
+        f"{UNREAD}::test_threads_that_read_it_first_at_once_get_the_same",
+    ),
+    # --- shutdown
+    mutant(
+        "5: shutdown does not wait for requests",
+        "shutdown.py",
+        "        work: Work = {root.request_id: _canceller(root) for root in _roots_of(fence)}\n",
+        "        work: Work = {}\n",
+        f"{SHUTDOWN}::test_a_request_that_ends_within_the_grace_is_drained",
+    ),
+    mutant(
+        "5: shutdown cancels at once",
+        "shutdown.py",
+        "    late, cancelled = await _watch(in_flight, limit)\n",
+        "    late, cancelled = await _watch(in_flight, 0)\n",
+        f"{SHUTDOWN}::test_a_request_that_ends_within_the_grace_is_drained",
+    ),
+    mutant(
+        "5: shutdown never cancels",
+        "shutdown.py",
+        "                task.cancel()\n",
+        "                pass\n",
+        f"{SHUTDOWN}::test_a_root_outside_of_http_is_cancelled_where_its_task_is_known",
+    ),
+    mutant(
+        "5: shutdown does not await the clean-up of what it cancelled",
+        "shutdown.py",
+        "    stuck, cancelled_again = await _watch(in_flight, limit) if late else (late, None)\n",
+        "    stuck, cancelled_again = in_flight(), None\n",
+        f"{SHUTDOWN}::test_a_stream_is_cut_and_cleaned_up",
+    ),
+    mutant(
+        "5: shutdown cancels what a request shields",
+        "tasks.py",
+        "    return standing or [",
+        "    return found or [",
+        f"{SHUTDOWN}::test_only_the_task_of_the_block_is_cancelled",
+    ),
+    mutant(
+        "5: shutdown does not see a block behind another manager",
+        "tasks.py",
+        "    return standing or [task for task in found if not isinstance(task, _LoopTask)]\n",
+        "    return standing\n",
+        f"{SHUTDOWN}::test_a_block_behind_a_manager_of_ones_own_is_found_too",
+    ),
+    mutant(
+        "4: shutdown cancels the requests of another application",
+        "shutdown.py",
+        "if root._recipes is fence and root not in around]",
+        "if root not in around]",
+        f"{SHUTDOWN}::test_the_scopes_of_others_are_left_alone",
+    ),
+    mutant(
+        "5: shutdown waits for the scope that it stands in",
+        "shutdown.py",
+        "if root._recipes is fence and root not in around]",
+        "if root._recipes is fence]",
+        f"{SHUTDOWN}::test_scopes_around_the_fence_are_not_waited_for",
+    ),
+    mutant(
+        "5: what was abandoned is waited for again",
+        "shutdown.py",
+        "    given_up.update(stuck)\n",
+        "",
+        f"{SHUTDOWN}::test_one_that_will_not_stop_is_abandoned_once",
+    ),
+    mutant(
+        "5: on trio shutdown has nothing to cancel",
+        "integrations/asgi.py",
+        "            roots[root] = stop\n",
+        "",
+        f"{SHUTDOWN}::test_a_stream_is_cut_and_cleaned_up",
+    ),
+    mutant(
+        "5: the server's own cancellation is swallowed",
+        "integrations/_exchange.py",
+        "task is not None and task.uncancel() == 0",
+        "True",
+        f"{SHUTDOWN}::test_the_servers_own_cancellation_stays_one",
+    ),
+    mutant(
+        "5: what shutdown cut has failed",
+        "integrations/_exchange.py",
+        '        if self.root.is_cut_short and (is_cancellation(error) or isinstance(error, DrainingError)):\n            return "cancelled"\n',
+        "",
+        f"{SHUTDOWN}::test_one_that_does_not_is_cancelled_cleaned_up_and_answered_with_503",
+    ),
+    mutant(
+        "10: what shutdown cut is not answered",
+        "integrations/asgi.py",
+        "            if exchange.is_stopped_by(error):\n",
+        "            if False:\n",
+        f"{SHUTDOWN}::test_one_that_does_not_is_cancelled_cleaned_up_and_answered_with_503",
+    ),
+    mutant(
+        "5: a client that shows in send alone is not noticed",
+        "integrations/_exchange.py",
+        'spec_version", "2.0") in _SILENT',
+        'spec_version", "2.0") != ""',
+        f"{ASGI}::test_a_client_that_left_may_show_in_send_alone",
     ),
 ]

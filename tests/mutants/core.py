@@ -42,8 +42,10 @@ MUTANTS: list[Mutant] = [
     mutant(
         "2: a root takes what is ambient as its root",
         "current.py",
-        "    scope._root = scope\n",
-        "    scope._root = _get() or scope\n",
+        "    scope._root = scope\n    scope._recipes = fence\n    scope._settings = settings\n"
+        "    scope._state = NEW\n    scope._extras = None\n    context",
+        "    scope._root = _get() or scope\n    scope._recipes = fence\n    scope._settings = settings\n"
+        "    scope._state = NEW\n    scope._extras = None\n    context",
         LAW[2],
         LAW[4],
     ),

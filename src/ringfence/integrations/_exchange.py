@@ -15,10 +15,9 @@ from ..tasks import is_cancellation
 from .problems import Problem, problem_of, send_problem
 
 if TYPE_CHECKING:
-    from ..protocols import SessionSource
     from ..scope import RequestScope
 
-__all__ = ["BEARER_SUBPROTOCOL", "Exchange", "Receive", "Scope", "Send", "answer"]
+__all__ = ["BEARER_SUBPROTOCOL", "Exchange", "Receive", "Scope", "Send", "answer", "is_silent"]
 
 logger = logging.getLogger("ringfence.asgi")
 
@@ -60,26 +59,14 @@ class Exchange:
         is_cut: whether the application was told so after its response had been replaced.
     """
 
-    __slots__ = (
-        "_database", "_is_complete", "_receive", "_scope", "_send", "failure", "is_cut", "is_gone",
-        "is_started", "root",
-    )  # fmt: skip
+    failure: Exception | None = None
+    is_started = is_gone = is_cut = _is_complete = False
 
-    def __init__(
-        self,
-        root: RequestScope,
-        database: SessionSource | None,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
+    def __init__(self, root: RequestScope, scope: Scope, receive: Receive, send: Send) -> None:
         self.root = root
-        self._database = database
         self._scope = scope
         self._receive = receive
         self._send = send
-        self.failure: Exception | None = None
-        self.is_started = self.is_gone = self.is_cut = self._is_complete = False
 
     async def receive(self) -> Any:
         """The server's next message; once the response was replaced, that nobody is there."""
@@ -90,6 +77,16 @@ class Exchange:
             self.is_gone = self.is_gone or not self._is_complete
         return message
 
+    def pass_on(self, message: Any) -> Awaitable[None]:
+        """`send`, where nothing is to be settled and the server's raises nothing: its own await."""
+        kind = message["type"]
+        if kind == "http.response.start":
+            self.is_started = True
+            message = with_request_id(message, self.root._request_id)
+        elif kind in _ENDS and not message.get("more_body"):
+            self.is_started = self._is_complete = True
+        return self._send(message)
+
     async def send(self, message: Any) -> None:
         """Pass on a message of the application."""
         if self.failure is not None:
@@ -97,8 +94,8 @@ class Exchange:
             return
         kind = message["type"]
         if kind in _STARTS:
-            if kind == "http.response.start" and self._database is not None:
-                if not await self._settle(self._database, message["status"]):
+            if kind == "http.response.start":
+                if not await self._is_settled(message["status"]):
                     return
             elif kind == "websocket.accept":
                 message = _accept(self._scope, message)
@@ -138,8 +135,12 @@ class Exchange:
             return "completed"
         return "error" if isinstance(error, Exception) else "cancelled"
 
-    async def _settle(self, database: SessionSource, status: int) -> bool:
+    async def _is_settled(self, status: int) -> bool:
         """Commit or roll back. If that fails, answer with a problem and return False."""
+        recipes = self.root._recipes
+        database = None if recipes is None else recipes.database
+        if database is None:
+            return True
         try:
             await database.before_response(self.root, status)
         except Exception as error:
@@ -172,12 +173,15 @@ def with_request_id(message: Mapping[str, Any], request_id: str) -> dict[str, An
 
     The application's own list is left as it is: many responses may share it.
     """
-    headers = message.get("headers", ())
+    headers = [*message.get("headers", ())]
     for pair in headers:
         if pair[0] == REQUEST_ID:
             headers = [pair for pair in headers if pair[0] != REQUEST_ID]
             break
-    return {**message, "headers": [*headers, (REQUEST_ID, request_id.encode())]}
+    headers.append((REQUEST_ID, request_id.encode()))
+    message = dict(message)
+    message["headers"] = headers
+    return message
 
 
 def _accept(scope: Scope, message: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -191,6 +195,15 @@ def _hears_of_disconnects_by_oserror(scope: Scope) -> bool:
     """Whether `send` may raise: so since ASGI 2.4; before, `receive` alone tells."""
     version = scope.get("asgi", {}).get("spec_version", "2.0")
     return tuple(int(part) for part in version.split(".")) >= (2, 4)
+
+
+def is_silent(scope: Scope) -> bool:
+    """Whether the server's `send` raises nothing when the client has gone."""
+    return scope.get("asgi", _OLD).get("spec_version", "2.0") in _SILENT
+
+
+_OLD: Mapping[str, str] = {}
+_SILENT = frozenset({"2.0", "2.1", "2.2", "2.3"})
 
 
 async def answer(problem: Problem, request_id: str, scope: Scope, send: Send) -> None:

@@ -6,12 +6,13 @@ import inspect
 import logging
 import re
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
 from .. import counters
-from ..current import RootOptions, nobody, user_context
+from ..current import nobody, root_of
 from ..errors import (
     CarrierError,
     ConfigurationError,
@@ -27,7 +28,7 @@ from ..refusals import draining
 from ..scope import RequestScope
 from ..state import CLOSED, OPEN, _get, roots
 from ._connection import Connection, Headers, route_path
-from ._exchange import REQUEST_ID, Exchange, Receive, Scope, Send, answer
+from ._exchange import REQUEST_ID, Exchange, Receive, Scope, Send, answer, is_silent
 from .problems import problem_of, problem_within
 
 if TYPE_CHECKING:
@@ -45,8 +46,13 @@ MAX_HEADERS = 200
 MAX_HEADER_BYTES = 64 * 1024
 """Of the values together."""
 
-_REFUSING = (InvalidContextError, CarrierError, DrainingError)
+_REFUSING = (InvalidContextError, CarrierError)
 _is_client_id = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
+_join = b"".join  # of a list: the least that adding up lengths costs
+_counted = {
+    outcome: counters.ticker(f"request.{outcome}")
+    for outcome in ("completed", "client_disconnect", "cancelled", "error")
+}
 _has_warned = False
 
 
@@ -99,10 +105,7 @@ class UserContextMiddleware:
         self.exclude = _checked_paths(exclude)
         self._prefixes = tuple(path for path in self.exclude if path.endswith("/") and path != "/")
         self._challenge = _challenge(realm)
-
-    def connect(self, scope: Scope, headers: dict[bytes, bytes]) -> Any:
-        """What `identify` is given. `headers` has the first value of each name."""
-        return Connection(scope, headers)
+        self._connect: Callable[[Scope, dict[bytes, bytes]], Any] = Connection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of the server."""
@@ -110,85 +113,82 @@ class UserContextMiddleware:
         if kind != "http" and kind != "websocket":
             await self.app(scope, receive, send)
             return
-        ambient = _get()
-        if ambient is not None or KEY in scope:
-            await self._serve_within(ambient, scope, receive, send)
-        else:
-            await self._serve(scope, receive, send)
-
-    async def _serve_within(
-        self, ambient: RequestScope | None, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        """A scope is here already: this request's own, or one that leaked into it."""
-        if ambient is None:
-            await self._serve(scope, receive, send)
-        elif _is_beneath(ambient, scope.get(KEY)):
-            if ambient.has_user or not self.required or self._is_exempt(scope):
-                await self.app(scope, receive, send)
-            else:
-                await self._serve(scope, receive, send)
-        else:
-            _count_inherited(ambient)
-            if self.fence.is_draining:
-                await self._refuse(_Refusal(draining(), 503), scope, receive, send)
-                return
-            # Hides the leaked scope from `identify` too. On leaving, what was here is back: it
-            # may be the caller's own, who calls this application in process.
-            async with nobody(fence=self.fence):
-                await self._serve(scope, receive, send)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        fence, ambient = self.fence, _get()
         try:
-            block: Any = self._admit(scope)
-            if type(block) is not RequestScope:
-                block = await block
+            root: Any
+            root = self._admit(scope) if ambient is None else self._admit_within(ambient, scope)
+            if type(root) is not RequestScope:
+                root = await root
+            if root is not None:
+                root.open_unread(_CODE)
         except _Refusal as refusal:
             await self._refuse(refusal, scope, receive, send)
             return
-        exchange = Exchange(block, self.fence.database, scope, receive, send)
-        scope[KEY] = block
-        has_user = block.has_user  # an ended scope cannot tell
+        except DrainingError as error:
+            await self._refuse(_Refusal(error, 503), scope, receive, send)
+            return
+        if root is None:  # the request has a scope already
+            await self.app(scope, receive, send)
+            return
+        scope[KEY] = root
+        exchange = Exchange(root, scope, receive, send)
+        is_plain = fence.database is None and kind == "http" and is_silent(scope)
+        send = exchange.pass_on if is_plain else exchange.send
         try:
-            async with block:
-                if self.fence.is_on_trio:
-                    await self._serve_stoppable(scope, exchange)
+            try:
+                if fence.is_on_trio:
+                    await self._serve_stoppable(root, scope, exchange.receive, send)
                 else:
-                    await self.app(scope, exchange.receive, exchange.send)
+                    await self.app(scope, exchange.receive, send)
                 if exchange.failure is not None:
                     raise exchange.failure  # so that the scope has not ended well
+            except BaseException as error:
+                await root.close(error, _CODE)
+                raise
+            if root._extras is None:
+                root._end(_CODE, 0)  # nothing was registered: all that `close` would do
+            else:
+                await root.close(None, _CODE)
         except BaseException as error:
-            _record(scope, exchange.outcome(error))
+            outcome = scope[OUTCOME] = exchange.outcome(error)
+            _counted[outcome]()
             if exchange.is_stopped_by(error):
                 await exchange.answer(problem_of(draining()))
-            elif not await self._is_answered(error, exchange, has_user):
+            elif not await self._is_answered(error, exchange):
                 raise
         else:
-            _record(scope, "client_disconnect" if exchange.is_gone else "completed")
+            outcome = scope[OUTCOME] = "client_disconnect" if exchange.is_gone else "completed"
+            _counted[outcome]()
 
-    async def _serve_stoppable(self, scope: Scope, exchange: Exchange) -> None:
-        """Where shutdown finds no task of asyncio's to cancel, it is given a cancel scope."""
+    async def _serve_stoppable(
+        self, root: RequestScope, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """On trio shutdown finds no task to cancel: it is given a cancel scope."""
         with anyio.CancelScope() as stop:
-            roots[exchange.root] = stop
-            await self.app(scope, exchange.receive, exchange.send)
+            roots[root] = stop
+            await self.app(scope, receive, send)
         if stop.cancelled_caught:
             raise draining()
 
     # --- who it is ----------------------------------------------------------------------------
 
-    def _admit(self, scope: Scope) -> Any:
+    def _admit(self, scope: Scope) -> RequestScope | Awaitable[RequestScope]:
         """The root scope for a request; to be awaited if `identify` is."""
         headers = _checked_headers(scope)
         if (self.exclude or scope.get("method") == "OPTIONS") and self._is_exempt(scope):
-            return nobody(fence=self.fence)
+            return self._nobody()
         try:
-            identity: Any = self.identify(self.connect(scope, headers))
-            if type(identity) is not Identity and identity is not None:
+            identity: Any = self.identify(self._connect(scope, headers))
+            if type(identity) is Identity and identity.expires_at is None:
+                if REQUEST_ID not in headers:  # most often; written out from `_root`
+                    return root_of(identity, self.fence, None)
+            elif type(identity) is not Identity and identity is not None:
                 return self._admit_later(identity, headers)
             return self._root(identity, headers)
         except _REFUSING as error:
             return self._root_despite(error)
 
-    async def _admit_later(self, identity: Any, headers: dict[bytes, bytes]) -> Any:
+    async def _admit_later(self, identity: Any, headers: dict[bytes, bytes]) -> RequestScope:
         try:
             if inspect.isawaitable(identity):
                 identity = await identity
@@ -196,30 +196,50 @@ class UserContextMiddleware:
         except _REFUSING as error:
             return self._root_despite(error)
 
-    def _root(self, identity: Identity | None, headers: dict[bytes, bytes]) -> Any:
+    async def _admit_within(self, ambient: RequestScope, scope: Scope) -> RequestScope | None:
+        """
+        The same where a scope is current; `None` if it is this request's own and will do.
+
+        One that leaked into the request is hidden from `identify`. Once the request has ended it
+        is back: it may be the caller's own, who calls this application in process.
+        """
+        is_own = _is_beneath(ambient, scope.get(KEY))
+        if is_own and (ambient.has_user or not self.required or self._is_exempt(scope)):
+            return None
+        if not is_own:
+            _count_inherited(ambient)
+            if self.fence.is_draining:
+                raise draining()
+        async with self._hiding(ambient):
+            root: Any = self._admit(scope)
+            if type(root) is not RequestScope:
+                root = await root
+        admitted: RequestScope = root
+        return admitted
+
+    def _hiding(self, ambient: RequestScope | None) -> AbstractAsyncContextManager[object]:
+        """A block in which nobody is current, whoever was."""
+        if ambient is None or self.fence.is_draining:
+            return nullcontext()
+        return nobody(fence=self.fence)
+
+    def _root(self, identity: Identity | None, headers: dict[bytes, bytes]) -> RequestScope:
         """The root scope of this user; nobody's, if that will do."""
         if identity is None or (identity.expires_at is not None and identity.is_expired()):
             if not self.required:
-                return nobody(fence=self.fence)
+                return self._nobody()
             raise _Refusal(_unidentified(), 401, has_credentials=identity is not None)
-        facts: RootOptions = {}
-        if REQUEST_ID in headers:
-            facts["client_request_id"] = self._client_request_id(headers[REQUEST_ID])
-        if identity.tenant_id is not None:
-            facts["tenant_id"] = identity.tenant_id
-        if identity.expires_at is not None:
-            facts["expires_at"] = identity.expires_at
-        if identity.claims:
-            facts["claims"] = identity.claims
-        return user_context(identity.user_id, fence=self.fence, **facts)
+        client = self._client_request_id(headers[REQUEST_ID]) if REQUEST_ID in headers else None
+        return root_of(identity, self.fence, client)
 
-    def _root_despite(self, error: RingfenceError) -> Any:
+    def _nobody(self) -> RequestScope:
+        return cast("RequestScope", nobody(fence=self.fence))
+
+    def _root_despite(self, error: RingfenceError) -> RequestScope:
         """Credentials that were refused identify nobody."""
-        if isinstance(error, DrainingError):
-            raise _Refusal(error, 503)
         if self.required:
             raise _Refusal(error, 401, has_credentials=True)
-        return nobody(fence=self.fence)
+        return self._nobody()
 
     def _client_request_id(self, value: bytes) -> str | None:
         """What the client calls the request, if that may be shown in a log."""
@@ -245,6 +265,10 @@ class UserContextMiddleware:
 
     async def _refuse(self, refusal: _Refusal, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer instead of the application, which never hears of the request."""
+        async with self._hiding(_get()):  # from the log, too
+            await self._say_no(refusal, scope, receive, send)
+
+    async def _say_no(self, refusal: _Refusal, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = generate_id()
         error = refusal.error
         logger.info(
@@ -262,17 +286,22 @@ class UserContextMiddleware:
         problem = problem_of(error, refusal.status, challenge=challenge)
         await answer(problem, request_id, scope, send)
 
-    async def _is_answered(self, error: BaseException, exchange: Exchange, has_user: bool) -> bool:
+    async def _is_answered(self, error: BaseException, exchange: Exchange) -> bool:
         """Whether what came out of the application needs no more than what the client was told."""
         if exchange.failure is not None:
             return error is exchange.failure or (exchange.is_cut and isinstance(error, Exception))
         if exchange.is_started or not isinstance(error, RingfenceError):
             return False
+        root = exchange.root
+        has_user = hasattr(root, "_facts")  # it has ended, and cannot tell any more
         problem = problem_within(
-            error, exchange.root.request_id, has_user=has_user, challenge=self._challenge
+            error, root.request_id, has_user=has_user, challenge=self._challenge
         )
         await exchange.answer(problem)
         return True
+
+
+_CODE = UserContextMiddleware.__call__.__code__
 
 
 class _Refusal(Exception):
@@ -319,11 +348,6 @@ def _count_inherited(ambient: RequestScope) -> None:
         )
 
 
-def _record(scope: Scope, outcome: str) -> None:
-    scope[OUTCOME] = outcome
-    counters.count(f"request.{outcome}")
-
-
 # --- headers and paths ------------------------------------------------------------------------
 
 
@@ -335,7 +359,7 @@ def _checked_headers(scope: Scope) -> dict[bytes, bytes]:
     headers = dict(raw)
     if len(headers) != len(raw):
         headers = _first_values(raw)
-    elif len(raw) > MAX_HEADERS or len(b"".join(headers.values())) > MAX_HEADER_BYTES:
+    elif len(raw) > MAX_HEADERS or len(_join([*headers.values()])) > MAX_HEADER_BYTES:
         raise _too_large()
     return headers
 

@@ -20,7 +20,7 @@ except ImportError as missing:
 from ..errors import ConfigurationError, RingfenceError
 from ..identity import Identity
 from . import asgi
-from ._exchange import CLOSE_CODES, Scope
+from ._exchange import CLOSE_CODES
 from ._messages import each_message
 from .problems import problem_within
 
@@ -69,10 +69,7 @@ class UserContextMiddleware(asgi.UserContextMiddleware):
         super().__init__(
             app, fence=fence, identify=of_any, required=required, exclude=exclude, realm=realm
         )
-
-    def connect(self, scope: Scope, headers: dict[bytes, bytes]) -> HTTPConnection:
-        """Starlette's view of the request."""
-        return HTTPConnection(scope)
+        self._connect = lambda scope, headers: HTTPConnection(scope)
 
 
 class AuthenticatedUser:
