@@ -268,9 +268,10 @@ def client(tmp_path: Path) -> Iterator[Any]:
     from starlette.testclient import TestClient
 
     from examples.agent_chat.app import create_app
+    from examples.agent_chat.database import sqlite_url
     from examples.agent_chat.tokens import bearer
 
-    with TestClient(create_app(tmp_path / "chat.db", bearer(KEY))) as client:
+    with TestClient(create_app(sqlite_url(tmp_path / "chat.db"), bearer(KEY))) as client:
         yield client
 
 
@@ -305,6 +306,7 @@ def test_the_message_is_kept_though_a_tool_fails(
 
     from examples.agent_chat import tools
     from examples.agent_chat.app import create_app
+    from examples.agent_chat.database import sqlite_url
     from examples.agent_chat.tokens import bearer
 
     async def fail(message: str) -> None:
@@ -312,7 +314,7 @@ def test_the_message_is_kept_though_a_tool_fails(
         raise OSError("the service is down")
 
     monkeypatch.setitem(tools.TOOLS, "quote", fail)
-    app = create_app(tmp_path / "chat.db", bearer(KEY))
+    app = create_app(sqlite_url(tmp_path / "chat.db"), bearer(KEY))
     with TestClient(app, raise_server_exceptions=False) as client:
         answer = client.post("/agent/chat", json=GOOD, headers=headers())
         assert answer.status_code == 500
@@ -364,12 +366,12 @@ def with_(**changes: object) -> bytes:
 
 
 BAD_BODIES = {
-    "empty": (b"", 400),
+    "empty": (b"", 422),
     "no JSON": (b"message=hello", 400),
     "not UTF-8": (b'{"message": "\xff"}', 400),
     "cut off": (with_()[:-1], 400),
     "nested too deep": (b"[" * 16_000, 400),
-    "half a surrogate pair": (with_(message="\ud800"), 400),
+    "half a surrogate pair": (with_(message="\ud800"), 422),
     "a list": (b"[]", 422),
     "a text": (b'"hello"', 422),
     "null": (b"null", 422),
@@ -408,7 +410,7 @@ def test_bad_input_is_refused_and_nothing_is_written(
 def test_only_json(client: Any, content_type: str) -> None:
     sent = headers(**{"content-type": content_type})
     answer = client.post("/agent/chat", content=with_(), headers=sent)
-    assert answer.status_code == 415
+    assert answer.status_code == 422  # FastAPI parses nothing else
 
 
 def test_json_with_a_charset_is_json(client: Any) -> None:

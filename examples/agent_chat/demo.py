@@ -12,6 +12,7 @@ from pathlib import Path
 
 from . import screen
 from .app import create_app
+from .database import sqlite_url
 from .naive import create_naive_app
 from .serving import serve
 from .steps import Failed, Steps
@@ -27,7 +28,7 @@ async def walk_through(folder: Path) -> None:
     async with serve(create_naive_app(identify)) as port:
         await steps.a_naive(port)
 
-    app = create_app(steps.database, identify, steps.mistakes.routes)
+    app = create_app(sqlite_url(steps.database), identify, steps.mistakes.router)
     screen.progress("serving the agent chat, behind ringfence ...")
     async with serve(app) as port:
         await steps.b_fenced(port)

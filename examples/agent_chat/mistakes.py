@@ -11,15 +11,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from ringfence import RequestScope, RingfenceError, current_context, current_scope
 
-from .models import Note
+from .tables import Note
 from .tools import write_note
 
 
@@ -41,13 +40,12 @@ class Mistakes:
         self.is_kept = asyncio.Event()
         self.second_user_came = asyncio.Event()
         self.late_work: list[Awaitable[None]] = []  # so that the demo can see how it ends
-        self.routes = [
-            Route("/mistakes/agent", self.agent),
-            Route("/mistakes/task", self.task, methods=["POST"]),
-            Route("/mistakes/detach", self.detach, methods=["POST"]),
-        ]
+        self.router = APIRouter(prefix="/mistakes")
+        self.router.add_api_route("/agent", self.agent)
+        self.router.add_api_route("/task", self.task, methods=["POST"])
+        self.router.add_api_route("/detach", self.detach, methods=["POST"])
 
-    async def agent(self, request: Request) -> Response:
+    async def agent(self) -> Response:
         if self._agent is not None:
             self.second_user_came.set()
             return await answer_with(self._agent)
@@ -58,7 +56,7 @@ class Mistakes:
         await asyncio.wait_for(self.second_user_came.wait(), 5)  # this request goes on meanwhile
         return answer
 
-    async def task(self, request: Request) -> Response:
+    async def task(self) -> Response:
         self.late_work.append(asyncio.create_task(slow_work("task", current_scope())))
         return JSONResponse({"status": "accepted"}, 202)
 

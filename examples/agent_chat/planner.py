@@ -6,8 +6,7 @@ It stands for a model that decides which tools to call; this one always calls al
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from ringfence import UserExecutionContext, child_context, current_context, task_group
 
@@ -26,9 +25,6 @@ class Operation:
     @classmethod
     def of(cls, name: str, ctx: UserExecutionContext) -> Operation:
         return cls(name, ctx.request_id, ctx.operation_depth)
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 async def run(message: str) -> Operation:

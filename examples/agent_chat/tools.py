@@ -12,7 +12,7 @@ import anyio
 
 from ringfence import current_context
 
-from .models import Note
+from .tables import Note
 
 Tool = Callable[[str], Awaitable[None]]
 

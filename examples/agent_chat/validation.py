@@ -1,62 +1,51 @@
-"""What the body of a chat request may be. Everything else is refused with a clear 4xx."""
+"""What a chat request may be. Everything else is refused with a clear 4xx."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Annotated
 
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-MAX_BODY = 16 * 1024  # bytes
+from ringfence import Settings
+
+MAX_BODY = 16 * 1024  # bytes, of a WebSocket message too
 MAX_MESSAGE = 2_000  # characters
-FIELDS = ("message", "thread_id", "run_id")
-NAMES = ", ".join(f"`{name}`" for name in FIELDS)
+RULES = Settings.from_env().id_rules  # the fence's own: what passes here may name a thread
 
 
-@dataclass(frozen=True)
-class ChatRequest:
-    message: str
-    thread_id: str
-    run_id: str
+def not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("it is blank")
+    return text
 
 
-async def read_chat_request(request: Request) -> ChatRequest:
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != "application/json":
-        raise HTTPException(415, "Send JSON, with `content-type: application/json`.")
-    values = _parse(await _read(request))
-    unknown = sorted(values.keys() - set(FIELDS))
-    if unknown:
-        raise HTTPException(422, f"There is no field `{unknown[0][:40]}`; there are {NAMES}.")
-    for name in FIELDS:
-        if not isinstance(values.get(name), str):
-            raise HTTPException(422, f"`{name}` is missing or no text.")
-    chat = ChatRequest(**values)
-    if not chat.message.strip():
-        raise HTTPException(422, "`message` is blank.")
-    if len(chat.message) > MAX_MESSAGE:
-        raise HTTPException(422, f"`message` is longer than {MAX_MESSAGE} characters.")
-    return chat  # what ids may be, ringfence knows: `child_context` checks them
+class ChatRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    message: Annotated[str, StringConstraints(max_length=MAX_MESSAGE), AfterValidator(not_blank)]
+    thread_id: Annotated[str, AfterValidator(partial(RULES.check, "thread_id"))]
+    run_id: Annotated[str, AfterValidator(partial(RULES.check, "run_id"))]
 
 
-async def _read(request: Request) -> bytes:
-    """The body, but no more of it than may be: the limit holds before anything is parsed."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise HTTPException(413, f"The body is larger than {MAX_BODY} bytes.")
-    return body
+class BodyLimit:
+    """No more of a body than may be: the limit holds before anything is parsed."""
 
+    def __init__(self, app: ASGIApp, max_size: int) -> None:
+        self.app = app
+        self.max_size = max_size
 
-def _parse(body: bytes) -> dict[str, Any]:
-    try:
-        values = json.loads(body.decode())
-        json.dumps(values, ensure_ascii=False).encode()  # an escape may be half a character
-    except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested too deep
-        raise HTTPException(400, "The body is not JSON in UTF-8.") from None
-    if not isinstance(values, dict):
-        raise HTTPException(422, "The body must be a JSON object.")
-    return values
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        size = 0
+
+        async def limited() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self.max_size:
+                raise HTTPException(413, f"The body is larger than {self.max_size} bytes.")
+            return message
+
+        await self.app(scope, limited if scope["type"] == "http" else receive, send)

@@ -1,4 +1,4 @@
-"""Two tables: what users said, and what the tools noted for them."""
+"""Three tables: what users said, what the agent noted for them, and summaries of their notes."""
 
 from __future__ import annotations
 
@@ -29,5 +29,11 @@ class Note(Base):
     tool: Mapped[str]
     text: Mapped[str]
 
-    def to_json(self) -> dict[str, str]:
-        return {"run_id": self.run_id, "tool": self.tool, "text": self.text}
+
+class Summary(Base):
+    __tablename__ = "summaries"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(index=True)
+    request_id: Mapped[str]  # of the job that wrote it
+    text: Mapped[str]

@@ -1,0 +1,33 @@
+"""The database: SQLite in a file, or PostgreSQL, by nothing but its address."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from .tables import Base
+
+DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+
+
+def sqlite_url(file: Path) -> str:
+    return URL.create("sqlite", database=str(file)).render_as_string()
+
+
+def open_engine(url: str) -> AsyncEngine:
+    """
+    An engine for `url`, which need not name a driver.
+
+    Raises:
+        ArgumentError: it is no address of a database.
+    """
+    address = make_url(url)
+    driver = DRIVERS.get(address.drivername, address.drivername)
+    return create_async_engine(address.set(drivername=driver))
+
+
+async def create_tables(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)

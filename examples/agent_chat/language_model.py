@@ -1,0 +1,38 @@
+"""Stands for a language model: slow, word by word, behind a connection that must be closed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import anyio
+
+PACE = 0.02  # seconds for each word
+
+Speak = Callable[[str], AsyncIterator[str]]
+
+
+class LanguageModel:
+    """Made once per process; it knows no users. Counts its connections, so that one can look."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.closed = 0
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[Speak]:
+        self.opened += 1
+        try:
+            yield speak
+        finally:
+            await anyio.sleep(0.01)  # a goodbye takes its time, and a cancellation would cut it
+            self.closed += 1
+
+
+async def speak(prompt: str) -> AsyncIterator[str]:
+    for word in ("You", "said:", *prompt.split()):
+        await anyio.sleep(PACE)
+        yield word
+
+
+model = LanguageModel()
