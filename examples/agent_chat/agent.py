@@ -40,7 +40,7 @@ async def answer(said: ChatRequest) -> AsyncGenerator[str, None]:
         # Not `async with`: a client that leaves would cancel the goodbye to the model.
         speak = await current_scope().enter(model.connect())
         words = []
-        async for word in speak(said.message):
+        async for word in speak(f"You said: {said.message}"):
             words.append(word)
             yield word
         write_note("answer", " ".join(words))

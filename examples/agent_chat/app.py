@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.middleware import Middleware
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
-from ringfence import Ringfence
+from ringfence import Ringfence, Settings
 from ringfence.integrations.fastapi import UserContextMiddleware
 from ringfence.integrations.jwt import BearerToken
 from ringfence.integrations.sqlalchemy import Database
@@ -19,9 +19,14 @@ from .database import create_tables, open_engine
 from .validation import MAX_BODY, BodyLimit
 
 
-def create_app(database_url: str, identify: BearerToken, *more: APIRouter) -> FastAPI:
+def create_app(
+    database_url: str,
+    identify: BearerToken,
+    *more: APIRouter,
+    settings: Settings | None = None,
+) -> FastAPI:
     engine = open_engine(database_url)
-    fence = Ringfence(database=Database(async_sessionmaker(engine)))
+    fence = Ringfence(settings=settings, database=Database(async_sessionmaker(engine)))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -13,29 +13,35 @@ from pathlib import Path
 from . import screen
 from .app import create_app
 from .database import sqlite_url
+from .disconnect import f_disconnect
 from .naive import create_naive_app
 from .serving import serve
-from .steps import Failed, Steps
+from .shutdown import g_shutdown
+from .stage import Failed, Stage, nothing_left
+from .steps import Steps
 from .tokens import bearer
 
-TIME_LIMIT = 30  # seconds; it takes about one
+TIME_LIMIT = 30  # seconds; it takes about four
 
 
 async def walk_through(folder: Path) -> None:
-    steps = Steps(folder / "chat.db")
-    identify = bearer(steps.key)
+    stage = Stage(folder / "chat.db")
+    steps = Steps(stage)
+    identify = bearer(stage.key)
     screen.progress("serving a naive application ...")
     async with serve(create_naive_app(identify)) as port:
         await steps.a_naive(port)
 
-    app = create_app(sqlite_url(steps.database), identify, steps.mistakes.router)
+    app = create_app(sqlite_url(stage.database), identify, steps.mistakes.router)
     screen.progress("serving the agent chat, behind ringfence ...")
     async with serve(app) as port:
         await steps.b_fenced(port)
         await steps.c_two_users(port)
         await steps.d_captured_session(port)
         await steps.e_late_work(port)
-        await steps.nothing_left(app)
+        await f_disconnect(stage, port, app.state.engine.pool)
+    await g_shutdown(Stage(folder / "shutdown.db"))
+    await nothing_left(app.state.engine.pool)
 
 
 def main(arguments: list[str] | None = None) -> int:

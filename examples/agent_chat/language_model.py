@@ -1,4 +1,8 @@
-"""Stands for a language model: slow, word by word, behind a connection that must be closed."""
+"""
+Stands for a language model: slow, word by word, behind a connection that must be closed.
+
+It says its prompt back, so that one can see whose it was.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ class LanguageModel:
 
 
 async def speak(prompt: str) -> AsyncIterator[str]:
-    for word in ("You", "said:", *prompt.split()):
+    for word in prompt.split():
         await anyio.sleep(PACE)
         yield word
 

@@ -27,7 +27,7 @@ async def invalid(request: Request, error: Any) -> Response:
 def why(details: Sequence[Any]) -> str:
     """What pydantic found, in words that do not repeat what was sent."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in detail['loc'])[:40]}: {detail['msg']}"
+        f"{'.'.join(str(part) for part in detail['loc'])[:40] or 'body'}: {detail['msg']}"
         for detail in details[:3]
     )
 

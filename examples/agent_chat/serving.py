@@ -6,17 +6,23 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 
 
 @contextlib.asynccontextmanager
-async def serve(app: ASGIApp) -> AsyncIterator[int]:
-    """Serve `app` within the block, which gets the port."""
+async def serve(app: ASGIApp, grace: Any = None) -> AsyncIterator[int]:
+    """
+    Serve `app` within the block, which gets the port. Leaving it is what SIGTERM does.
+
+    `grace`: seconds after which uvicorn cancels the requests that still run.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
-    # Nothing but the logging differs from uvicorn's defaults.
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+    # Nothing but this and the logging differs from uvicorn's defaults.
+    config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=grace)
+    server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         while not server.started:

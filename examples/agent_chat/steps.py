@@ -1,51 +1,28 @@
-"""
-The steps of the demo. Each can fail: what it claims is checked.
-
-The checks go by what was sent and by the rows as SQLite has them, not by what ringfence says.
-"""
+"""Steps (a) to (e) of the demo: two users, and five ways to mix them up."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import secrets
-import sqlite3
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import uvicorn
-from starlette.applications import Starlette
 
 from ringfence import counters
-from ringfence.isolation import registry
-from ringfence.state import open_roots
 
 from . import screen
 from .mistakes import Mistakes
-from .tokens import issue
+from .stage import PATIENCE, USERS, Stage, require
 from .wire import Answer, exchange, request
 
-USERS = ("ann", "bob")
 REQUESTS_EACH = 4
-PATIENCE = 5  # seconds
-
-
-class Failed(Exception):
-    """A step did not show what it claims."""
-
-
-def require(truth: object, cause: str) -> None:
-    if not truth:
-        raise Failed(cause)
 
 
 class Steps:
-    def __init__(self, database: Path) -> None:
-        self.database = database
-        self.key = secrets.token_hex(32)
-        self.tokens = {user: issue(self.key, user) for user in USERS}
+    def __init__(self, stage: Stage) -> None:
+        self.tokens = stage.tokens
+        self.rows = stage.rows
         self.mistakes = Mistakes()
         self.server_leaks = False  # whether this uvicorn does what step (a) is about
 
@@ -99,7 +76,7 @@ class Steps:
                 name = "  " * node["depth"] + node["operation"]
                 screen.line(f"  {name:<18} depth {node['depth']}  {node['request_id']}")
 
-        rows = self._rows("SELECT user_id, run_id, request_id, text FROM notes")
+        rows = self.rows("SELECT user_id, run_id, request_id, text FROM notes")
         require(len(rows) == 3 * len(whose), f"there are {len(rows)} notes in the database")
         for user, run, request_id, text in rows:
             require(whose[run] == user, f"a note of {run} was kept as {user}'s")
@@ -139,7 +116,7 @@ class Steps:
             require(answer.status == 202, f"POST {path} got {answer.status}")
         ended = asyncio.gather(*self.mistakes.late_work, return_exceptions=True)
         task, detached = await asyncio.wait_for(ended, PATIENCE)
-        rows = self._rows("SELECT tool, user_id FROM notes WHERE text = 'written late'")
+        rows = self.rows("SELECT tool, user_id FROM notes WHERE text = 'written late'")
         kind = type(task).__name__
         require(kind == "ContextClosedError", f"the plain task ended with {kind}, rows {rows}")
         require(detached is None, f"the detached work ended with {detached!r}")
@@ -147,15 +124,6 @@ class Steps:
         screen.line(f"create_task(...)   ->  {kind}, no row")
         screen.line("fence.detach(...)  ->  done, 1 row, ann's")
         screen.good("the one is refused; the other has a scope and a session of its own")
-
-    async def nothing_left(self, app: Starlette) -> None:
-        for _ in range(100):
-            if open_roots():  # a client has its answer a moment before the scope ends
-                await asyncio.sleep(0.01)
-        left = (len(open_roots()), len(registry), app.state.engine.pool.checkedout())
-        text = "open scopes {}, registry {}, connections checked out {}".format(*left)
-        screen.title("end", text)
-        require(not any(left), f"something is left: {text}")
 
     # --- what they share ----------------------------------------------------------------------
 
@@ -168,10 +136,6 @@ class Steps:
         body = {"message": f"{user}-secret of {run}", "thread_id": f"{user}-chat", "run_id": run}
         (answer,) = await exchange(port, request("POST", "/agent/chat", self.tokens[user], body))
         return answer
-
-    def _rows(self, query: str) -> list[tuple[Any, ...]]:
-        with contextlib.closing(sqlite3.connect(self.database)) as connection:
-            return connection.execute(query).fetchall()
 
 
 def _check_answer(answer: Answer, run: str, user: str) -> None:

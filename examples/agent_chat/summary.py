@@ -50,6 +50,6 @@ async def summarise_notes() -> None:
     notes = await own_notes()
     await ctx.db_session.commit()  # gives the connection back while the model thinks
     speak = await current_scope().enter(model.connect())
-    prompt = f"{len(notes)} notes of {len({note.run_id for note in notes})} runs"
+    prompt = " ".join(note.text for note in notes)
     text = " ".join([word async for word in speak(prompt)])
     ctx.db_session.add(Summary(user_id=ctx.user_id, request_id=ctx.request_id, text=text))
