@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def test_the_demo_shows_every_step_and_ends_by_itself(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     steps = re.split(r"^\((\w+)\) ", done.stdout, flags=re.MULTILINE)
     shown = dict(zip(steps[1::2], steps[2::2], strict=True))
-    assert list(shown) == ["a", "b", "c", "d", "e", "end"]
+    assert list(shown) == ["a", "b", "c", "d", "e", "f", "g", "end"]
     assert "LEAK" in shown["a"] or "mended" in shown["a"]
     assert re.search(r"no token +->  401 application/problem\+json", shown["b"])
     assert len(re.findall(r"depth 2", shown["c"])) == 6
@@ -120,7 +121,12 @@ def test_the_demo_shows_every_step_and_ends_by_itself(tmp_path: Path) -> None:
     assert "opened at" in " ".join(shown["d"].split())
     assert "ContextClosedError, no row" in shown["e"]
     assert "done, 1 row, ann's" in shown["e"]
-    assert "open scopes 0, registry 0, connections checked out 0\n" in shown["end"]
+    assert "ann's, meanwhile" in shown["f"]
+    assert re.search(r"client_disconnect 3, goodbyes to the model \d", shown["f"])
+    assert "ann's job, of 0.7 seconds  ->  waited for, 1 row" in shown["g"]
+    assert re.search(r"DrainReport\(drained=\d, cancelled=1, abandoned=\(\)\)", shown["g"])
+    for step in ("f", "g", "end"):
+        assert "open scopes 0, registry 0, connections checked out 0\n" in shown[step]
     assert re.search(r"^demo ok in \d+\.\d s$", done.stdout, re.MULTILINE)
     assert "\x1b" not in done.stdout + done.stderr
 
@@ -198,11 +204,11 @@ DEFECTS = {
         """
         from sqlalchemy import select
         from ringfence import current_context
-        from examples.agent_chat import app, models
+        from examples.agent_chat import chat, tables
         async def all_notes(*which):
-            found = await current_context().db_session.scalars(select(models.Note).where(*which))
-            return [note.to_json() for note in found]
-        app.own_notes = all_notes
+            found = await current_context().db_session.scalars(select(tables.Note).where(*which))
+            return found.all()
+        chat.own_notes = all_notes
         """,
     ),
     "the session guard is off": (
@@ -227,25 +233,110 @@ DEFECTS = {
         RequestScope.state = property(lambda self: "closed")
         """,
     ),
+    "half an answer is kept": (
+        "f",
+        "the answers that were kept are [('bob', 'bob-run-f",
+        """
+        from ringfence import current_context
+        from examples.agent_chat import agent, tools
+        keep = agent.keep
+        async def keep_too_much(said):
+            if said.run_id.startswith("bob-run-f"):
+                tools.write_note("answer", "not said yet")
+            await keep(said)
+        agent.keep = keep_too_much
+        """,
+    ),
+    "a client's going is not noticed": (
+        "f",
+        "of 3, 0 ended as client_disconnect",
+        """
+        from ringfence.integrations._exchange import Exchange
+        outcome = Exchange.outcome
+        Exchange.outcome = lambda self, error: outcome(self, None)
+        Exchange.is_gone = property(lambda self: False, lambda self, value: None)
+        """,
+    ),
+    "a stream forgets its finalisers": (
+        "f",
+        "models heard no goodbye",
+        """
+        from ringfence import RequestScope
+        kept = []
+        async def enter(self, manager):
+            kept.append(manager)
+            return await manager.__aenter__()
+        RequestScope.enter = enter
+        """,
+    ),
+    "a stream keeps its connection": (
+        "f",
+        "something is left: open scopes 0, registry 0, connections checked out ",
+        """
+        from ringfence import current_context
+        from examples.agent_chat import agent
+        keep, kept = agent.keep, []
+        async def keep_connection(said):
+            await keep(said)
+            if said.run_id == "bob-run-f3":
+                kept.append(await current_context().db_session.bind.connect())
+        agent.keep = keep_connection
+        """,
+    ),
+    "shutdown does not wait": (
+        "g",
+        "of 5 connections to the model, ",
+        """
+        from ringfence import fence, shutdown
+        async def drain(*arguments):
+            return shutdown.DrainReport(4, 1, ()), None
+        fence.drain = drain
+        """,
+    ),
+    "shutdown does not wait for jobs": (
+        "g",
+        "the summaries are those of []",
+        """
+        from ringfence import Settings
+        from examples.agent_chat import shutdown
+        shutdown.DRAIN = Settings(drain_timeout=0.1)
+        """,
+    ),
+    "shutdown reports what was not": (
+        "g",
+        "the report says DrainReport(drained=0, cancelled=0, abandoned=())",
+        """
+        from ringfence import fence, shutdown
+        drain = shutdown.drain
+        async def drain_and_forget(*arguments):
+            await drain(*arguments)
+            return shutdown.DrainReport(0, 0, ()), None
+        fence.drain = drain_and_forget
+        """,
+    ),
     "a scope is never left": (
         "end",
         "open scopes 1",
         """
         import contextlib, contextvars
         from ringfence import user_context
+        from examples.agent_chat import demo
         entering = user_context("eve").__aenter__()
-        with contextlib.suppress(StopIteration):
-            contextvars.Context().run(entering.send, None)
+        async def leak(stage):
+            with contextlib.suppress(StopIteration):
+                contextvars.Context().run(entering.send, None)
+        demo.g_shutdown = leak
         """,
     ),
 }
+ALONE = {"f": "f", "g": "g", "end": "g"}  # the others build upon each other
 
 
 @pytest.mark.parametrize("name", DEFECTS)
 def test_each_step_can_fail(name: str) -> None:
     step, cause, defect = DEFECTS[name]
-    ending = "import sys; from examples.agent_chat.demo import main; sys.exit(main([]))"
-    done = run("-c", textwrap.dedent(defect) + ending)
+    ending = "import sys; from examples.agent_chat.demo import main; sys.exit(main(sys.argv[1:]))"
+    done = run("-c", textwrap.dedent(defect) + ending, "--only", ALONE.get(step or "", "a-e"))
     if step is None:
         assert done.returncode == 0, done.stderr
         assert cause in done.stdout
@@ -423,6 +514,112 @@ def test_other_paths_and_methods(client: Any) -> None:
     missing = client.get("/nothing-here", headers=headers())
     assert missing.status_code == 404
     assert missing.headers["content-type"] == "application/problem+json"
+
+
+# --- the other ways in ------------------------------------------------------------------------
+
+WORDS = ["You", "said:", "a", "word", "or", "two"]
+
+
+def test_the_stream_sends_the_answer_word_by_word(client: Any) -> None:
+    answer = client.post("/agent/stream", json=GOOD, headers=headers())
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = [event.splitlines() for event in answer.text.strip().split("\n\n")]
+    sent = [json.loads(data.removeprefix("data: ")) for _, data in events]
+    assert sent == [*WORDS, {"run_id": "r-1"}]
+    assert [name for name, _ in events] == [*["event: token"] * 6, "event: done"]
+    notes = client.get("/notes", headers=headers()).json()
+    assert {note["tool"]: note["text"] for note in notes}["answer"] == " ".join(WORDS)
+    assert len(notes) == 4
+
+
+def test_bad_input_starts_no_stream(client: Any) -> None:
+    bad = client.post("/agent/stream", content=with_(message=" "), headers=headers())
+    assert (bad.status_code, bad.json()["status"]) == (422, 422)
+    assert client.post("/agent/stream", json=GOOD).status_code == 401
+
+
+def protocols(user: str) -> list[str]:
+    return ["ringfence.bearer", headers(user)["authorization"].removeprefix("Bearer ")]
+
+
+def talk(websocket: Any, **changes: object) -> list[dict[str, Any]]:
+    """Say something, and return what comes until that is answered."""
+    websocket.send_text(with_(**changes).decode())
+    heard = [websocket.receive_json()]
+    while "token" in heard[-1]:
+        heard.append(websocket.receive_json())
+    return heard
+
+
+def test_two_users_talk_over_websockets(client: Any, tmp_path: Path) -> None:
+    with (
+        client.websocket_connect("/agent/ws", protocols("ann")) as ann,
+        client.websocket_connect("/agent/ws", protocols("bob")) as bob,
+    ):
+        assert ann.accepted_subprotocol == "ringfence.bearer"
+        for user, websocket in (("ann", ann), ("bob", bob), ("ann", ann)):
+            heard = talk(websocket, message=f"only {user}")
+            assert [frame.get("token") for frame in heard[:-1]] == ["You", "said:", "only", user]
+            assert heard[-1] == {"done": "r-1"}
+    with contextlib.closing(sqlite3.connect(tmp_path / "chat.db")) as connection:
+        said = "SELECT user_id, text FROM notes WHERE tool = 'answer' ORDER BY user_id"
+        assert connection.execute(said).fetchall() == [
+            ("ann", "You said: only ann"),
+            ("ann", "You said: only ann"),
+            ("bob", "You said: only bob"),
+        ]
+        scopes = "SELECT count(DISTINCT request_id) FROM notes"  # of three answers, and nine tools
+        assert connection.execute(scopes).fetchone() == (12,)
+
+
+def test_a_bad_message_is_refused_and_the_next_is_answered(client: Any) -> None:
+    with client.websocket_connect("/agent/ws", protocols("ann")) as websocket:
+        for bad in ("", "nonsense", "[]", with_(user_id="bob").decode(), with_(run_id="").decode()):
+            websocket.send_text(bad)
+            assert len(websocket.receive_json()["refused"]) > 10
+        websocket.send_bytes(b"\xff")
+        assert "refused" in websocket.receive_json()
+        assert talk(websocket)[-1] == {"done": "r-1"}
+    assert len(client.get("/notes", headers=headers()).json()) == 4
+
+
+def test_without_a_good_token_no_websocket_opens(client: Any) -> None:
+    from starlette.testclient import WebSocketDenialResponse
+
+    for offered in ([], ["ringfence.bearer"], ["ringfence.bearer", "nonsense"]):
+        with pytest.raises(WebSocketDenialResponse) as refused:
+            with client.websocket_connect("/agent/ws", offered):
+                pass
+        assert refused.value.status_code == 401
+
+
+def test_a_job_goes_on_after_its_request(client: Any) -> None:
+    path = "/notes/summary"
+    client.post("/agent/chat", json=GOOD, headers=headers())
+    assert client.get(path, headers=headers()).status_code == 404
+    accepted = client.post(path, headers=headers())
+    assert accepted.status_code == 202
+    for _ in range(100):
+        summary = client.get(path, headers=headers())
+        if summary.status_code == 200:
+            break
+        time.sleep(0.02)
+    assert summary.json()["request_id"] == accepted.json()["job"]
+    assert summary.json()["request_id"] != accepted.headers["x-request-id"]
+    assert sorted(summary.json()["text"].split()) == sorted('4 words word "a word or two"'.split())
+    assert client.get(path, headers=headers("bob")).status_code == 404
+
+
+def test_the_page_needs_nobody_and_nothing_from_elsewhere(client: Any) -> None:
+    page = client.get("/")
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    assert "ringfence.bearer" in page.text
+    assert not re.search(r"https?://|src=|href=|innerHTML", page.text)
+    assert client.get("/agent/chat").status_code == 401
 
 
 # --- serving it -------------------------------------------------------------------------------

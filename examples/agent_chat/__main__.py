@@ -10,36 +10,69 @@ import tempfile
 from pathlib import Path
 
 import uvicorn
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from ringfence import ConfigurationError
 
 from .app import create_app
+from .database import sqlite_url
 from .tokens import KEY_VARIABLE, bearer
+from .validation import MAX_BODY
+
+URL_VARIABLE = "RINGFENCE_EXAMPLE_DATABASE_URL"
+GRACE = 5  # seconds that a request may go on after Ctrl-C, before it is cancelled
+
+ROUTES = """\
+  POST /agent/chat      a question, answered as JSON
+  POST /agent/stream    the same, word by word, as server-sent events
+       /agent/ws        a WebSocket; each message is a question
+  GET  /notes           what the agent noted for the bearer of the token
+  POST /notes/summary   starts a job that summarises them; GET shows what came of it
+  GET  /                a page to try the WebSocket with
+
+environment:
+  {key}           the key that tokens are signed with, of at least 32
+                                  characters; if it is not set, one is made and shown
+  {url}  as --database-url
+
+for example, with PostgreSQL:
+  python -m examples.agent_chat --database-url postgresql://user:password@localhost/chat
+"""
 
 HELP = """
 {where}
 Get a token, and ask something (in another terminal, in this folder):
 
   {key}TOKEN=$({python} -m examples.agent_chat.tokens ann)
-  curl http://{host}:{port}/agent/chat -H "Authorization: Bearer $TOKEN" \\
-    -H "Content-Type: application/json" \\
-    -d '{{"message": "what did I note today", "thread_id": "t-1", "run_id": "r-1"}}'
-  curl http://{host}:{port}/notes -H "Authorization: Bearer $TOKEN"
+  ask() {{ curl -sN http://{host}:{port}$1 -H "Authorization: Bearer $TOKEN" \\
+    -H "Content-Type: application/json" "${{@:2}}"; echo; }}
+  SAID='{{"message": "what did I note today", "thread_id": "t-1", "run_id": "r-1"}}'
 
-Ctrl-C ends it.
+  ask /agent/chat -d "$SAID"
+  ask /agent/stream -d "$SAID"
+  ask /notes
+  ask /notes/summary -X POST && sleep 1 && ask /notes/summary
+
+Or open http://{host}:{port}/ and paste the token (`echo $TOKEN`). Ctrl-C ends it.
 """
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m examples.agent_chat",
-        description="Serve the agent chat: POST /agent/chat and GET /notes, for bearers of tokens.",
-        epilog=f"{KEY_VARIABLE}: the key that tokens are signed with, of at least 32 characters; "
-        "if it is not set, one is made and shown.",
+        description="Serve the agent chat, for bearers of tokens:",
+        epilog=ROUTES.format(key=KEY_VARIABLE, url=URL_VARIABLE),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--database", metavar="FILE", type=Path, help="default: a temporary one")
+    parser.add_argument(
+        "--database-url",
+        metavar="URL",
+        default=os.environ.get(URL_VARIABLE),
+        help="sqlite:///FILE or postgresql://...; default: a temporary SQLite file",
+    )
     args = parser.parse_args()
 
     key = os.environ.get(KEY_VARIABLE, "")
@@ -47,23 +80,33 @@ def main() -> int:
     if not key:
         key = secrets.token_hex(32)
         show_key = f"export {KEY_VARIABLE}={key}\n  "
-    try:
-        identify = bearer(key)
-    except ConfigurationError as error:
-        parser.error(f"{KEY_VARIABLE}: {error}")
     with tempfile.TemporaryDirectory(prefix="ringfence-agent-chat-") as folder:
-        database = args.database or Path(folder) / "chat.db"
-        app = create_app(database, identify)
-        where = f"Notes are kept in {database}" + ("." if args.database else " until it ends.")
+        url = args.database_url or sqlite_url(Path(folder) / "chat.db")
+        try:
+            app = create_app(url, bearer(key))
+        except ConfigurationError as error:
+            parser.error(f"{KEY_VARIABLE}: {error}")
+        except (ArgumentError, NoSuchModuleError) as error:
+            parser.error(f"--database-url: {error}")
+        where = f"Notes are kept in {make_url(url)}" + (
+            "." if args.database_url else " until it ends."
+        )
         print(
             HELP.format(
                 where=where, key=show_key, python=sys.executable, host=args.host, port=args.port
             ),
             flush=True,
         )
-        # uvicorn starts a pipelined request in the previous one's context unless told not to.
-        # ringfence does not need this; libraries with context variables of their own do.
-        uvicorn.run(app, host=args.host, port=args.port, reset_contextvars=True)
+        uvicorn.run(
+            app,
+            host=args.host,
+            port=args.port,
+            timeout_graceful_shutdown=GRACE,
+            ws_max_size=MAX_BODY,
+            # uvicorn starts a pipelined request in the previous one's context unless told not
+            # to. ringfence does not need this; libraries with context variables of their own do.
+            reset_contextvars=True,
+        )
     return 0
 
 

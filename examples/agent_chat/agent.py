@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator
 from ringfence import child_context, current_context, current_scope
 
 from . import planner
-from .language_model import model
+from .language_model import Conversation, model
 from .tables import Message
 from .tools import write_note
 from .validation import ChatRequest
@@ -27,6 +27,13 @@ async def keep(said: ChatRequest) -> None:
     await ctx.db_session.commit()
 
 
+async def converse() -> Conversation:
+    """A conversation with the model: closed with the current scope, and refused to any other."""
+    scope = current_scope()
+    # Not `async with`: when a client leaves, its cancellation would cut the goodbye.
+    return scope.own(await scope.enter(model.connect()))
+
+
 async def answer(said: ChatRequest) -> AsyncGenerator[str, None]:
     """
     The answer, word by word.
@@ -37,10 +44,9 @@ async def answer(said: ChatRequest) -> AsyncGenerator[str, None]:
     async with child_context("answer", thread_id=said.thread_id, run_id=said.run_id):
         await keep(said)
         await planner.run(said.message)
-        # Not `async with`: a client that leaves would cancel the goodbye to the model.
-        speak = await current_scope().enter(model.connect())
+        conversation = await converse()
         words = []
-        async for word in speak(f"You said: {said.message}"):
+        async for word in conversation.say(f"You said: {said.message}"):
             words.append(word)
             yield word
         write_note("answer", " ".join(words))

@@ -14,7 +14,7 @@ from ringfence.integrations.fastapi import UserContextMiddleware
 from ringfence.integrations.jwt import BearerToken
 from ringfence.integrations.sqlalchemy import Database
 
-from . import chat, problems, stream, summary, websocket
+from . import chat, page, problems, stream, summary, websocket
 from .database import create_tables, open_engine
 from .validation import MAX_BODY, BodyLimit
 
@@ -42,13 +42,13 @@ def create_app(
         lifespan=lifespan,
         exception_handlers=problems.handlers,
         middleware=[
-            Middleware(UserContextMiddleware, fence=fence, identify=identify),
+            Middleware(UserContextMiddleware, fence=fence, identify=identify, exclude=("/",)),
             Middleware(BodyLimit, max_size=MAX_BODY),
         ],
         docs_url=None,  # the page would load its scripts from elsewhere
         redoc_url=None,
     )
-    for part in (chat, stream, websocket, summary):
+    for part in (chat, stream, websocket, summary, page):
         app.include_router(part.router)
     for router in more:
         app.include_router(router)

@@ -11,37 +11,39 @@ import time
 from pathlib import Path
 
 from . import screen
-from .app import create_app
-from .database import sqlite_url
 from .disconnect import f_disconnect
 from .naive import create_naive_app
 from .serving import serve
 from .shutdown import g_shutdown
-from .stage import Failed, Stage, nothing_left
+from .stage import Failed, Stage
 from .steps import Steps
-from .tokens import bearer
 
 TIME_LIMIT = 30  # seconds; it takes about four
 
 
-async def walk_through(folder: Path) -> None:
-    stage = Stage(folder / "chat.db")
+async def walk_through(stage: Stage, only: str | None) -> None:
+    if only in (None, "a-e"):
+        await mix_up(stage)
+    if only in (None, "f"):
+        await f_disconnect(stage)
+    if only in (None, "g"):
+        await g_shutdown(stage)
+    screen.title("end", "what is left of all that")
+    screen.good(str(await stage.nothing_left()))
+
+
+async def mix_up(stage: Stage) -> None:
     steps = Steps(stage)
-    identify = bearer(stage.key)
     screen.progress("serving a naive application ...")
-    async with serve(create_naive_app(identify)) as port:
+    async with serve(create_naive_app(stage.identify)) as port:
         await steps.a_naive(port)
 
-    app = create_app(sqlite_url(stage.database), identify, steps.mistakes.router)
     screen.progress("serving the agent chat, behind ringfence ...")
-    async with serve(app) as port:
+    async with serve(stage.app("chat", steps.mistakes.router)) as port:
         await steps.b_fenced(port)
         await steps.c_two_users(port)
         await steps.d_captured_session(port)
         await steps.e_late_work(port)
-        await f_disconnect(stage, port, app.state.engine.pool)
-    await g_shutdown(Stage(folder / "shutdown.db"))
-    await nothing_left(app.state.engine.pool)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,13 +54,16 @@ def main(arguments: list[str] | None = None) -> int:
         "go to stdout, progress to stderr; colour on a terminal only, never with NO_COLOR.",
     )
     parser.add_argument("--verbose", action="store_true", help="show what the server logs")
+    parser.add_argument("--only", choices=("a-e", "f", "g"), help="these steps alone")
     options = parser.parse_args(arguments)
     level = logging.INFO if options.verbose else logging.CRITICAL
     logging.basicConfig(level=level, format="%(name)s: %(message)s")
     began = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory(prefix="ringfence-demo-") as folder:
-            asyncio.run(asyncio.wait_for(walk_through(Path(folder)), TIME_LIMIT))
+            asyncio.run(
+                asyncio.wait_for(walk_through(Stage(Path(folder)), options.only), TIME_LIMIT)
+            )
     except KeyboardInterrupt:
         return 130
     except Failed as failed:

@@ -7,13 +7,20 @@ It says its prompt back, so that one can see whose it was.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import anyio
 
 PACE = 0.02  # seconds for each word
 
-Speak = Callable[[str], AsyncIterator[str]]
+
+class Conversation:
+    """One user's, with the model. Lives as long as its connection."""
+
+    async def say(self, prompt: str) -> AsyncIterator[str]:
+        for word in prompt.split():
+            await anyio.sleep(PACE)
+            yield word
 
 
 class LanguageModel:
@@ -24,19 +31,13 @@ class LanguageModel:
         self.closed = 0
 
     @contextlib.asynccontextmanager
-    async def connect(self) -> AsyncIterator[Speak]:
+    async def connect(self) -> AsyncIterator[Conversation]:
         self.opened += 1
         try:
-            yield speak
+            yield Conversation()
         finally:
             await anyio.sleep(0.01)  # a goodbye takes its time, and a cancellation would cut it
             self.closed += 1
-
-
-async def speak(prompt: str) -> AsyncIterator[str]:
-    for word in prompt.split():
-        await anyio.sleep(PACE)
-        yield word
 
 
 model = LanguageModel()

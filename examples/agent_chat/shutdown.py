@@ -12,19 +12,17 @@ from fastapi import APIRouter
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from ringfence import Settings, current_scope
+from ringfence import Settings
 
 from . import screen
-from .app import create_app
-from .database import sqlite_url
+from .agent import converse
 from .language_model import model
 from .serving import serve
-from .stage import PATIENCE, USERS, Stage, left, require
-from .tokens import bearer
+from .stage import PATIENCE, USERS, Left, Stage, require
 from .wire import Answer, Stream, exchange, request
 
 GRACE = 0.2  # seconds that uvicorn waits for requests before it cancels them
-DRAIN = Settings(drain_timeout=1.2)  # seconds that ringfence waits for what is left, then cancels
+DRAIN = Settings(drain_timeout=1)  # seconds that ringfence waits for what is left, then cancels
 
 router = APIRouter()
 
@@ -32,16 +30,15 @@ router = APIRouter()
 @router.get("/slow")
 async def slow() -> None:
     """Takes 20 seconds, if it is let."""
-    speak = await current_scope().enter(model.connect())
-    async for _ in speak("word " * 1_000):
+    conversation = await converse()
+    async for _ in conversation.say("word " * 1_000):
         pass
 
 
 async def g_shutdown(stage: Stage) -> None:
     screen.title("g", "the server is told to stop while it works for both users")
-    app = create_app(sqlite_url(stage.database), bearer(stage.key), router, settings=DRAIN)
-    pool = app.state.engine.pool
-    before, opened, closed = left(pool), model.opened, model.closed
+    app = stage.app("shutdown", router, settings=DRAIN)
+    opened, closed = model.opened, model.closed
     async with serve(app, GRACE) as port:
         clients = await _begin(stage, port)
         talking = model.opened - opened
@@ -49,9 +46,9 @@ async def g_shutdown(stage: Stage) -> None:
         screen.line("under way: a stream, a WebSocket, a slow request, two detached jobs")
     ends = await asyncio.wait_for(asyncio.gather(*clients), PATIENCE)
 
-    report, after, goodbyes = app.state.fence.drain_report, left(pool), model.closed - closed
+    report, left, goodbyes = app.state.fence.drain_report, stage.left(), model.closed - closed
     require(goodbyes == talking, f"of {talking} connections to the model, {goodbyes} were closed")
-    require(after == before, f"something is left: {after}")
+    require(left == Left(0, 0, 0), f"something is left: {left}")
     require(not any("done" in end for end in ends), f"stopped, and yet: {ends}")
     answers = stage.rows("SELECT user_id, run_id FROM notes WHERE tool = 'answer'")
     require(not answers, f"half answers were kept: {answers}")
@@ -61,10 +58,10 @@ async def g_shutdown(stage: Stage) -> None:
     require(report.drained >= 1, f"the report says {report}")
     for what, end in zip(("stream", "WebSocket", "slow request"), ends, strict=True):
         screen.line(f"{what:<26} ->  {end}")
-    screen.line("ann's job, of a second     ->  waited for, 1 row")
+    screen.line("ann's job, of 0.7 seconds  ->  waited for, 1 row")
     screen.line("bob's job, of four         ->  cancelled, no row")
     screen.line(str(report))
-    screen.good(f"goodbyes to the model {goodbyes}; {after}")
+    screen.good(f"goodbyes to the model {goodbyes}; {left}")
 
 
 async def _begin(stage: Stage, port: int) -> list[asyncio.Task[str]]:
@@ -73,7 +70,7 @@ async def _begin(stage: Stage, port: int) -> list[asyncio.Task[str]]:
     def asked(user: str, method: str, path: str, body: Any = None) -> bytes:
         return request(method, path, stage.tokens[user], body)
 
-    for user, words in (("ann", 40), ("bob", 180)):  # what their jobs will go through
+    for user, words in (("ann", 30), ("bob", 180)):  # what their jobs will go through
         said = stage.said(user, f"{user}-run-g", words)
         await exchange(port, asked(user, "POST", "/agent/chat", said))
     said = stage.said("bob", "bob-run-stream", 180)

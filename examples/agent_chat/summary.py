@@ -8,11 +8,11 @@ from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import select
 
-from ringfence import current_context, current_scope
+from ringfence import current_context
 from ringfence.integrations.fastapi import CurrentContext, ScopedSession
 
+from .agent import converse
 from .chat import own_notes
-from .language_model import model
 from .tables import Summary
 
 router = APIRouter()
@@ -49,7 +49,7 @@ async def summarise_notes() -> None:
     ctx = current_context()
     notes = await own_notes()
     await ctx.db_session.commit()  # gives the connection back while the model thinks
-    speak = await current_scope().enter(model.connect())
+    conversation = await converse()
     prompt = " ".join(note.text for note in notes)
-    text = " ".join([word async for word in speak(prompt)])
+    text = " ".join([word async for word in conversation.say(prompt)])
     ctx.db_session.add(Summary(user_id=ctx.user_id, request_id=ctx.request_id, text=text))

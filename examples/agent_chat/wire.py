@@ -79,6 +79,8 @@ class Stream:
 
     def reset(self) -> None:
         """Vanish, as a client that crashes: the server gets a TCP reset, and no goodbye."""
+        if self._writer.is_closing():
+            return
         plain: socket.socket = self._writer.get_extra_info("socket")
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         self._writer.transport.abort()
