@@ -22,8 +22,9 @@ async def f_disconnect(stage: Stage) -> None:
 
 async def _vanish(stage: Stage, port: int) -> None:
     gone, closed = _gone(), model.closed
-    anns = await _ask(stage, port, "ann", WHOLE, words=20)
     bobs = [await _ask_for(stage, port, run, words) for run, words in LEAVING.items()]
+    anns = await _ask(stage, port, "ann", WHOLE, words=20)
+    first = await anns.event()
     under_way, talking = stage.left(), model.opened - model.closed
     require(under_way.scopes >= 3, f"of 3 streams, {under_way.scopes} had a scope")
     require(talking >= 3, f"of 3 streams, {talking} talked to the model")
@@ -31,17 +32,18 @@ async def _vanish(stage: Stage, port: int) -> None:
     screen.line(f"under way: {under_way}")
     for stream in bobs:
         stream.reset()
-    heard = [data async for event, data in anns if event == "token"]
+    heard = [data async for event, data in anns if event == "token"]  # all but the first
 
     left = await stage.nothing_left()
     gone = _gone() - gone
     require(gone == len(bobs), f"of {len(bobs)}, {gone} ended as client_disconnect")
     require(model.closed == model.opened, f"{model.opened - model.closed} models heard no goodbye")
-    require(heard == ["You", "said:", *["ann-secret"] * 20], f"ann heard {heard}")
+    require(first == ("token", "You"), f"the first that ann heard was {first}")
+    require(heard == ["said:", *["ann-secret"] * 20], f"ann heard {heard}")
     answers = stage.rows("SELECT user_id, run_id FROM notes WHERE tool = 'answer'")
     require(answers == [("ann", WHOLE)], f"the answers that were kept are {answers}")
     screen.line(f"bob vanished from {len(bobs)}, after 0, 1 and 3 words  ->  no answer kept")
-    screen.line(f"ann's, meanwhile                         ->  {len(heard)} words, 1 row")
+    screen.line(f"ann's, meanwhile                         ->  {len(heard) + 1} words, 1 row")
     screen.good(f"client_disconnect {gone}, goodbyes to the model {model.closed - closed}; {left}")
 
 

@@ -41,13 +41,15 @@ async def g_shutdown(stage: Stage) -> None:
     opened, closed = model.opened, model.closed
     async with serve(app, GRACE) as port:
         clients = await _begin(stage, port)
-        talking = model.opened - opened
-        require(talking == 5, f"of 5 under way, {talking} talked to the model")
+        await _conversations(opened + 3)
+        for user in USERS:  # last, so that they are there when the requests are gone
+            await exchange(port, request("POST", "/notes/summary", stage.tokens[user]))
+        await _conversations(opened + 5)
         screen.line("under way: a stream, a WebSocket, a slow request, two detached jobs")
     ends = await asyncio.wait_for(asyncio.gather(*clients), PATIENCE)
 
     report, left, goodbyes = app.state.fence.drain_report, stage.left(), model.closed - closed
-    require(goodbyes == talking, f"of {talking} connections to the model, {goodbyes} were closed")
+    require(goodbyes == 5, f"of 5 connections to the model, {goodbyes} were closed")
     require(left == Left(0, 0, 0), f"something is left: {left}")
     require(not any("done" in end for end in ends), f"stopped, and yet: {ends}")
     answers = stage.rows("SELECT user_id, run_id FROM notes WHERE tool = 'answer'")
@@ -65,7 +67,7 @@ async def g_shutdown(stage: Stage) -> None:
 
 
 async def _begin(stage: Stage, port: int) -> list[asyncio.Task[str]]:
-    """Start what takes longer than the server will live. The tasks tell how each request ended."""
+    """Ask for what takes longer than the server will live. The tasks tell how each one ended."""
 
     def asked(user: str, method: str, path: str, body: Any = None) -> bytes:
         return request(method, path, stage.tokens[user], body)
@@ -80,12 +82,16 @@ async def _begin(stage: Stage, port: int) -> list[asyncio.Task[str]]:
     await websocket.send(json.dumps(stage.said("bob", "bob-run-websocket", 180)))
     slow_one = exchange(port, asked("ann", "GET", "/slow"))
     ends = [_end_of_stream(stream), _end_of_websocket(websocket), _end_of_slow(slow_one)]
-    clients = [asyncio.create_task(end) for end in ends]
-    await asyncio.sleep(0.1)  # all are at work; the jobs begin last, to be there at the end
-    for user in USERS:
-        await exchange(port, asked(user, "POST", "/notes/summary"))
-    await asyncio.sleep(0.05)
-    return clients
+    return [asyncio.create_task(end) for end in ends]
+
+
+async def _conversations(count: int) -> None:
+    """Wait until so many have begun, in all."""
+    for _ in range(100 * PATIENCE):
+        if model.opened == count:
+            return
+        await asyncio.sleep(0.01)
+    require(False, f"{model.opened} conversations with the model have begun, not {count}")
 
 
 async def _end_of_stream(stream: Stream) -> str:
