@@ -521,7 +521,7 @@ def test_other_paths_and_methods(client: Any) -> None:
 WORDS = ["You", "said:", "a", "word", "or", "two"]
 
 
-def test_the_stream_sends_the_answer_word_by_word(client: Any) -> None:
+def test_the_stream_sends_the_answer_word_by_word(client: Any, tmp_path: Path) -> None:
     answer = client.post("/agent/stream", json=GOOD, headers=headers())
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -531,7 +531,10 @@ def test_the_stream_sends_the_answer_word_by_word(client: Any) -> None:
     assert [name for name, _ in events] == [*["event: token"] * 6, "event: done"]
     notes = client.get("/notes", headers=headers()).json()
     assert {note["tool"]: note["text"] for note in notes}["answer"] == " ".join(WORDS)
-    assert len(notes) == 4
+    assert [note["run_id"] for note in notes] == ["r-1"] * 4
+    with contextlib.closing(sqlite3.connect(tmp_path / "chat.db")) as connection:
+        kept = connection.execute("SELECT user_id, thread_id, run_id, text FROM messages")
+        assert kept.fetchall() == [("ann", "t-1", "r-1", "a word or two")]
 
 
 def test_bad_input_starts_no_stream(client: Any) -> None:

@@ -23,7 +23,7 @@ def not_blank(text: str) -> str:
 
 
 class ChatRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid")
 
     message: Annotated[str, StringConstraints(max_length=MAX_MESSAGE), AfterValidator(not_blank)]
     thread_id: Annotated[str, AfterValidator(partial(RULES.check, "thread_id"))]
