@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -627,12 +629,58 @@ def test_the_page_needs_nobody_and_nothing_from_elsewhere(client: Any) -> None:
 
 # --- serving it -------------------------------------------------------------------------------
 
+PORT = re.compile(r"running on http://127\.0\.0\.1:(\d+)")
+
 
 def test_serving_it_says_how_to_get_a_token(tmp_path: Path) -> None:
     assert "POST /agent/chat" in run("-m", "examples.agent_chat", "--help").stdout
     short = run("-m", "examples.agent_chat", RINGFENCE_EXAMPLE_KEY="short")
     assert short.returncode == 2
     assert "less than 32 bytes" in short.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_sigterm_lets_a_stream_and_a_job_end(tmp_path: Path) -> None:
+    from examples.agent_chat.tokens import issue
+    from examples.agent_chat.wire import Stream, exchange, request
+
+    said = {**GOOD, "message": "word " * 20}
+    token = issue(KEY, "ann")
+    database = tmp_path / "chat.db"
+    arguments = ["-m", "examples.agent_chat", "--port", "0", "--database-url"]
+    server = subprocess.Popen(
+        [sys.executable, *arguments, f"sqlite:///{database}"],
+        cwd=ROOT,
+        env={**PLAIN, "RINGFENCE_EXAMPLE_KEY": KEY},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    async def stop_at_work() -> list[tuple[str, Any]]:
+        assert server.stderr is not None
+        port = next(int(found[1]) for line in server.stderr if (found := PORT.search(line)))
+        await exchange(port, request("POST", "/agent/chat", token, said))
+        await exchange(port, request("POST", "/notes/summary", token))
+        stream = await Stream.open(port, request("POST", "/agent/stream", token, said))
+        server.send_signal(signal.SIGTERM)
+        return [event async for event in stream]
+
+    try:
+        events = asyncio.run(asyncio.wait_for(stop_at_work(), 20))
+        log = server.communicate(timeout=20)[1]
+    finally:
+        server.kill()
+        server.wait()
+    assert events[-1] == ("done", {"run_id": "r-1"})
+    assert len(events) == 23
+    assert server.returncode in (0, -signal.SIGTERM)
+    assert "Finished server process" in log
+    assert "Traceback" not in log
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        (written,) = connection.execute("SELECT user_id, text FROM summaries")
+        assert written[0] == "ann"
+        assert connection.execute("SELECT count(*) FROM notes").fetchone() == (7,)
 
 
 def test_making_a_token() -> None:

@@ -46,9 +46,10 @@ async def g_shutdown(stage: Stage) -> None:
             await exchange(port, request("POST", "/notes/summary", stage.tokens[user]))
         await _conversations(opened + 5)
         screen.line("under way: a stream, a WebSocket, a slow request, two detached jobs")
+    # At this moment, not later: a process would be gone.
+    report, left, goodbyes = app.state.fence.drain_report, stage.left(), model.closed - closed
     ends = await asyncio.wait_for(asyncio.gather(*clients), PATIENCE)
 
-    report, left, goodbyes = app.state.fence.drain_report, stage.left(), model.closed - closed
     require(goodbyes == 5, f"of 5 connections to the model, {goodbyes} were closed")
     require(left == Left(0, 0, 0), f"something is left: {left}")
     require(not any("done" in end for end in ends), f"stopped, and yet: {ends}")

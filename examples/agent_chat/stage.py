@@ -86,7 +86,7 @@ class Stage:
     async def nothing_left(self) -> Left:
         """A client has its answer a moment before the scope ends: wait for that."""
         nothing = Left(0, 0, 0)
-        for _ in range(100):
+        for _ in range(50):
             if self.left() == nothing:
                 break
             await asyncio.sleep(0.01)
