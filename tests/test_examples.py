@@ -645,6 +645,7 @@ def test_sigterm_lets_a_stream_and_a_job_end(tmp_path: Path) -> None:
     from examples.agent_chat.wire import Stream, exchange, request
 
     said = {**GOOD, "message": "word " * 20}
+    more = {**GOOD, "message": "word " * 60}  # so that the job outlives the stream
     token = issue(KEY, "ann")
     database = tmp_path / "chat.db"
     arguments = ["-m", "examples.agent_chat", "--port", "0", "--database-url"]
@@ -660,7 +661,7 @@ def test_sigterm_lets_a_stream_and_a_job_end(tmp_path: Path) -> None:
     async def stop_at_work() -> list[tuple[str, Any]]:
         assert server.stderr is not None
         port = next(int(found[1]) for line in server.stderr if (found := PORT.search(line)))
-        await exchange(port, request("POST", "/agent/chat", token, said))
+        await exchange(port, request("POST", "/agent/chat", token, more))
         await exchange(port, request("POST", "/notes/summary", token))
         stream = await Stream.open(port, request("POST", "/agent/stream", token, said))
         server.send_signal(signal.SIGTERM)
