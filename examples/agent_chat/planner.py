@@ -1,5 +1,5 @@
 """
-The agent: a planner that runs its tools at the same time, each in a child scope.
+The planner: runs the agent's tools at the same time, each in a child scope.
 
 It stands for a model that decides which tools to call; this one always calls all three.
 """
