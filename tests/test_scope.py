@@ -359,6 +359,19 @@ async def test_a_session_in_use_leaves_the_other_scope_as_it_was() -> None:
         assert alice.db_session is session
 
 
+async def test_asking_a_captured_context_for_its_session_is_told_what_to_do() -> None:
+    async with user_context("alice-1", db_session=Session()) as alice:
+        async with child_context("tool") as child:
+            async with user_context("bob-22") as bob:
+                with pytest.raises(SessionIsolationError) as caught:
+                    child.db_session  # noqa: B018
+    assert "This session belongs to" in caught.value.fact
+    assert "opened at" in caught.value.fact
+    assert "`current_context().db_session`" in caught.value.remedy
+    assert caught.value.owner_request_id == alice.request_id
+    assert caught.value.request_id == bob.request_id
+
+
 @pytest.mark.parametrize("session", ["text", 5, True, print])
 async def test_a_session_that_is_a_value_cannot_be_owned(session: object) -> None:
     with pytest.raises(WrongTypeError, match="cannot be owned"):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import isolation
-from .errors import DrainingError, NoContextError
+from .errors import DrainingError, NoContextError, SessionIsolationError
 from .state import CLOSED
 
 if TYPE_CHECKING:
     from .scope import RequestScope
 
-__all__ = ["check_owner", "draining", "no_user", "nothing_open"]
+__all__ = ["check_owner", "draining", "foreign_session", "no_user", "nothing_open"]
 
 
 def check_owner(obj: object, owner: RequestScope, user: RequestScope) -> None:
@@ -20,6 +20,18 @@ def check_owner(obj: object, owner: RequestScope, user: RequestScope) -> None:
         raise owner._closed_error()
     if owner is not user._root:
         raise isolation.foreign_object(obj, owner.request_id, user.request_id)
+
+
+def foreign_session(owner: RequestScope, user: RequestScope) -> SessionIsolationError:
+    """The error for a session of the root `owner`, met in the request of `user`."""
+    return SessionIsolationError(
+        f"This session belongs to request `{owner.request_id}`, opened at {owner.opened_at}, but "
+        f"request `{user.request_id}` is using it.",
+        "Use `current_context().db_session` in each request; for work that outlives its request, "
+        "`fence.detach(fn)`.",
+        owner_request_id=owner.request_id,
+        request_id=user.request_id,
+    )
 
 
 def nothing_open() -> NoContextError:

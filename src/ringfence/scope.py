@@ -23,7 +23,7 @@ from .errors import (
 from .finalisers import EnteringStopped, FinaliserReport, Finalisers
 from .generators import EXIT_STACK, GENERATOR_FLAGS, place
 from .isolation import Claimant, Infrastructure
-from .refusals import check_owner, draining, no_user, nothing_open
+from .refusals import check_owner, draining, foreign_session, no_user, nothing_open
 from .state import CLOSED, CLOSING, NEW, OPEN, State, _get, _set, roots
 
 if TYPE_CHECKING:
@@ -552,6 +552,8 @@ class RequestScope(Infrastructure):
         if here._state is CLOSED:
             raise here._closed_error()
         if here._root is not self._root:
+            if error is SessionIsolationError:
+                raise foreign_session(self.root, here)
             raise isolation.foreign_object(self, self.request_id, here.request_id, error)
 
     def _reentered(self) -> Exception:

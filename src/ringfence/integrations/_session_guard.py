@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from ..errors import ConcurrentSessionError, SessionIsolationError
-from ..refusals import nothing_open
+from ..refusals import foreign_session, nothing_open
 from ..state import CLOSED, _get
 
 if TYPE_CHECKING:
@@ -100,14 +100,7 @@ class SessionGuard:
 
     def foreign(self, here: RequestScope) -> SessionIsolationError:
         """The error for this session met in the request of `here`."""
-        return SessionIsolationError(
-            f"This session belongs to request `{self.owner.request_id}`, opened at "
-            f"{self.owner.opened_at}, but request `{here.request_id}` is using it.",
-            "Use `current_context().db_session` in each request; for work that outlives its "
-            "request, `fence.detach(fn)`.",
-            owner_request_id=self.owner.request_id,
-            request_id=here.request_id,
-        )
+        return foreign_session(self.owner, here)
 
     def _in_use(self) -> ConcurrentSessionError:
         return ConcurrentSessionError(
