@@ -1,0 +1,286 @@
+"""The pages of docs/ tell the truth: their programs run, and print what the pages say."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import ringfence
+from ringfence import RingfenceError
+from ringfence.integrations._exchange import CLOSE_CODES
+from ringfence.integrations.problems import problem_of
+
+for partner in ("fastapi", "sqlalchemy", "aiosqlite", "joserfc", "sqlmodel"):
+    pytest.importorskip(partner)
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+RUN = "python"
+OUTPUT = "text"  # what the block of Python above it prints
+NOT_RUN = {
+    "sh": "command lines of a terminal; that what they name exists is checked below",
+    "picture": "drawings",
+}
+
+# --- what a page says of its blocks -----------------------------------------------------------
+
+ONE_PROGRAM = "The blocks of this page are one program"
+EACH_SECTION = "Each section of this page is a program"
+EACH_BLOCK = "Each block of this page is a program"
+BEGINS = "begins with the first block"
+
+
+class Block(NamedTuple):
+    source: str
+    said: str
+    """What the page says that it prints."""
+
+
+def _blocks(text: str) -> list[Block]:
+    blocks: list[Block] = []
+    for language, body in FENCE.findall(text):
+        if language == RUN:
+            blocks.append(Block(body, ""))
+        elif language == OUTPUT:
+            blocks[-1] = Block(blocks[-1].source, blocks[-1].said + body)
+    return blocks
+
+
+def _programs(text: str) -> list[list[Block]]:
+    """The programs of a page, as it divides itself."""
+    flowing = " ".join(text.split())
+    if ONE_PROGRAM in flowing:
+        return [_blocks(text)]
+    if EACH_BLOCK in flowing:
+        programs = [[block] for block in _blocks(text)]
+    elif EACH_SECTION in flowing:
+        programs = [_blocks(section) for section in re.split(r"^## ", text, flags=re.MULTILINE)]
+    else:
+        assert not _blocks(text), "The page does not say what its programs are."
+        programs = []
+    programs = [program for program in programs if program]
+    if BEGINS not in flowing:
+        return programs
+    (first,), *others = programs
+    return [[first, *program] for program in others]
+
+
+# --- running them -----------------------------------------------------------------------------
+
+
+def _printed(programs: list[list[Block]], folder: Path) -> list[list[str]]:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "tests.docs_runner"],
+        input=json.dumps([[block.source for block in program] for program in programs]),
+        capture_output=True,
+        text=True,
+        timeout=50,
+        cwd=folder,
+        env=_environment(),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Exception ignored" not in done.stderr, done.stderr
+    printed: list[list[str]] = json.loads(done.stdout)
+    return printed
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RINGFENCE_")}
+    paths = [str(ROOT), str(ROOT / "src")]
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_programs_print_what_the_page_says(page: Path, tmp_path: Path) -> None:
+    programs = _programs(page.read_text())
+    if not programs:
+        return
+    for program, printed in zip(programs, _printed(programs, tmp_path), strict=True):
+        for block, said in zip(program, printed, strict=True):
+            assert said == block.said, block.source
+
+
+# --- nothing escapes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_block_is_run_compared_or_named_here(page: Path) -> None:
+    text = page.read_text()
+    languages = [language for language, _ in FENCE.findall(text)]
+    assert set(languages) <= {RUN, OUTPUT, *NOT_RUN}
+    assert len(re.findall(r"^\s*(?:```|~~~)", text, re.MULTILINE)) == 2 * len(languages)
+    assert not re.search(r"^(?: {4}|\t)(?!- )\S", FENCE.sub("", text), re.MULTILINE), "indented"
+    run = {block.source for program in _programs(text) for block in program}
+    assert run == {body for language, body in FENCE.findall(text) if language == RUN}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["no word about its blocks", EACH_BLOCK + "\n```text\nfirst\n```\n```python\n1\n```\n"],
+    ids=["undeclared", "output first"],
+)
+def test_a_page_that_is_not_understood_is_refused(text: str) -> None:
+    with pytest.raises((AssertionError, IndexError)):
+        _programs(text + "\n```python\nprint(1)\n```\n")
+
+
+def test_how_pages_are_divided() -> None:
+    blocks = "\n".join(f"## {n}\n```python\nprint({n})\n```\n```text\n{n}\n```" for n in "123")
+    one, two, three = (Block(f"print({n})\n", f"{n}\n") for n in "123")
+    assert _programs(f"{ONE_PROGRAM}.\n{blocks}") == [[one, two, three]]
+    assert _programs(f"{EACH_BLOCK}.\n{blocks}") == [[one], [two], [three]]
+    assert _programs(f"{EACH_SECTION}.\n{blocks}") == [[one], [two], [three]]
+    assert _programs(f"{EACH_BLOCK} and {BEGINS}.\n{blocks}") == [[one, two], [one, three]]
+
+
+def test_what_a_program_prints_is_told_by_block(tmp_path: Path) -> None:
+    said = _printed([[Block("x = 1\nprint(x)\n", ""), Block("\nprint(x / 0)\n", "")]], tmp_path)
+    assert said == [["1\n", "ZeroDivisionError: division by zero\n"]]
+
+
+# --- what cannot be run is looked up ----------------------------------------------------------
+
+SERVERS = ("uvicorn", "hypercorn", "granian")
+OTHER_COMMANDS = ("curl", "kill", "pytest", "python")
+
+
+def _command_lines() -> list[list[str]]:
+    found = []
+    for page in PAGES:
+        for language, body in FENCE.findall(page.read_text()):
+            if language == "sh":
+                lines = body.replace("\\\n", " ").splitlines()
+                found += [shlex.split(line, comments=True) for line in lines]
+    return [line for line in found if line]
+
+
+@cache
+def _options_of(server: str) -> set[str]:
+    help_text = subprocess.run(
+        [sys.executable, "-m", server, "--help"], capture_output=True, text=True, timeout=50
+    ).stdout
+    return set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", help_text))
+
+
+def test_command_lines_name_what_there_is() -> None:
+    lines = _command_lines()
+    assert {line[0] for line in lines} <= {"pip", *SERVERS, *OTHER_COMMANDS}
+    for command, *words in lines:
+        if command in SERVERS:
+            assert {word for word in words if word.startswith("-")} <= _options_of(command)
+        if command == "pip":
+            assert set(_extras_in(words)) <= set(_project()["optional-dependencies"])
+    assert {*SERVERS, "pip"} <= {line[0] for line in lines}
+
+
+def _extras_in(words: list[str]) -> list[str]:
+    named = [match[1] for word in words if (match := re.fullmatch(r"ringfence\[(.*)\]", word))]
+    return [extra for names in named for extra in names.split(",")]
+
+
+def _project() -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return project
+
+
+# --- links ------------------------------------------------------------------------------------
+
+
+def _anchors(page: Path) -> set[str]:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
+def test_its_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in _anchors(file), target
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    assert all(f"]({page.name})" in index for page in PAGES if page.name != "README.md")
+
+
+# --- errors.md --------------------------------------------------------------------------------
+
+ERRORS = (ROOT / "docs" / "errors.md").read_text()
+SECTIONS = {
+    match[0]: section
+    for section in re.split(r"^## ", ERRORS, flags=re.MULTILINE)[1:]
+    if (match := re.match(r"RF\d\d\d \w+", section))
+}
+CLASSES = [
+    kind
+    for kind in (getattr(ringfence, name) for name in ringfence.__all__)
+    if isinstance(kind, type) and issubclass(kind, RingfenceError) and kind is not RingfenceError
+]
+
+
+def test_every_error_has_a_section_and_no_section_is_stale() -> None:
+    assert list(SECTIONS) == sorted(f"{kind.code} {kind.__name__}" for kind in CLASSES)
+    table = re.findall(r"^\| \[(RF\d+)\]\(.*?\) \| `(\w+)` \|", ERRORS, re.MULTILINE)
+    assert [" ".join(row) for row in table] == list(SECTIONS)
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.code)
+def test_its_section_shows_it_says_how_to_mend_it_and_what_clients_see(kind: Any) -> None:
+    section = SECTIONS[f"{kind.code} {kind.__name__}"]
+    shown = [said for _, said in _blocks(section)]
+    assert f"ringfence.errors.{kind.__name__}: " in "".join(shown) or kind.__name__ in _OTHERWISE
+    assert any("ringfence.errors." not in said for said in shown), "no corrected program"
+    error = kind("x", [ValueError()]) if issubclass(kind, ExceptionGroup) else kind("x")
+    status = re.search(r"Over\s+HTTP: (\d+)", section)
+    assert status is not None
+    assert int(status[1]) == problem_of(error).status
+
+
+_OTHERWISE = {"ContextLimitError"}  # its message names a request that has a random id
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.code)
+def test_it_is_said_which_are_raised(kind: type) -> None:
+    source = ROOT / "src" / "ringfence"
+    modules = {*source.rglob("*.py")} - {source / "errors.py", source / "__init__.py"}
+    is_used = any(re.search(rf"\b{kind.__name__}\b", module.read_text()) for module in modules)
+    section = SECTIONS[f"{kind.code} {kind.__name__}"]  # type: ignore[attr-defined]
+    assert is_used is not ("Nothing in this version raises it" in section)
+
+
+# --- boundary.md ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ringfence.NoContextError("x"), "| 401 | denied with 401, else closed with 4401 |"),
+        (ringfence.ForbiddenError("x"), "| 403 | denied with 403, else closed with 1008 |"),
+        (ringfence.DrainingError("x"), "| 503, `Retry-After` | denied with 503, else closed with "),
+        (ringfence.OwnershipError("x"), "| 500 | denied with 500, else closed with 1011 |"),
+    ],
+    ids=["nobody", "forbidden", "draining", "other"],
+)
+def test_its_table_of_answers(error: Exception, said: str) -> None:
+    status = problem_of(error).status
+    code = CLOSE_CODES.get(status, 1008)
+    page = (ROOT / "docs" / "boundary.md").read_text()
+    line = next(line for line in page.splitlines() if said in line)
+    assert f"denied with {status}, else closed with {code} |" in line
