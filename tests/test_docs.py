@@ -17,8 +17,11 @@ import pytest
 
 import ringfence
 from ringfence import RingfenceError
+from ringfence.current import TRANSACTIONS
 from ringfence.integrations._exchange import CLOSE_CODES
 from ringfence.integrations.problems import problem_of
+
+from .integrations.test_sqlalchemy_guard import PERMITTED
 
 for partner in ("fastapi", "sqlalchemy", "aiosqlite", "joserfc", "sqlmodel"):
     pytest.importorskip(partner)
@@ -263,6 +266,30 @@ def test_it_is_said_which_are_raised(kind: type) -> None:
     is_used = any(re.search(rf"\b{kind.__name__}\b", module.read_text()) for module in modules)
     section = SECTIONS[f"{kind.code} {kind.__name__}"]  # type: ignore[attr-defined]
     assert is_used is not ("Nothing in this version raises it" in section)
+
+
+# --- sessions-and-transactions.md -------------------------------------------------------------
+
+NOT_NOTICED = {
+    "reading a loaded attribute": "| reading an attribute that is loaded |",
+    "setting an attribute, after other changes": "| setting an attribute, after other changes |",
+    "object_session": "| `object_session`, ",
+    "session.sync_session": ", `session.sync_session`, ",
+    "begin, not entered": ", `begin()` without entering it |",
+    "identity_key": "| `session.identity_key(...)` |",
+    "run_sync of what does not use it": "| `run_sync` of a function that does not use the session |",
+    "rows that were fetched": "| rows that were fetched, ",
+    "rows of a stream": " rows of a stream whose statement was checked |",
+    "facts of a held connection": "| facts of a held connection, ",
+    "a held driver connection": "| a driver's connection that somebody holds |",
+}
+
+
+def test_what_is_not_noticed_is_said() -> None:
+    page = (ROOT / "docs" / "sessions-and-transactions.md").read_text()
+    assert set(NOT_NOTICED) == set(PERMITTED)
+    assert all(said in page for said in NOT_NOTICED.values())
+    assert all(f"| `{policy}`" in page for policy in TRANSACTIONS)
 
 
 # --- boundary.md ------------------------------------------------------------------------------
