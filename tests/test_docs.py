@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +17,12 @@ from typing import Any, NamedTuple
 import pytest
 
 import ringfence
-from ringfence import RingfenceError
+from ringfence import RingfenceError, Settings
 from ringfence.current import TRANSACTIONS
 from ringfence.integrations._exchange import CLOSE_CODES
 from ringfence.integrations.problems import problem_of
 
+from .docs_servers import Stopped, serve_and_stop
 from .integrations.test_sqlalchemy_guard import PERMITTED
 
 for partner in ("fastapi", "sqlalchemy", "aiosqlite", "joserfc", "sqlmodel"):
@@ -207,13 +209,15 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *PAGES], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_its_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if target.startswith("https://"):
             continue
-        name, _, anchor = target.partition("#")
-        file = page.parent / name if name else page
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
         assert file.exists(), target
         assert not anchor or anchor in _anchors(file), target
 
@@ -277,7 +281,7 @@ NOT_NOTICED = {
     "session.sync_session": ", `session.sync_session`, ",
     "begin, not entered": ", `begin()` without entering it |",
     "identity_key": "| `session.identity_key(...)` |",
-    "run_sync of what does not use it": "| `run_sync` of a function that does not use the session |",
+    "run_sync of what does not use it": "| `run_sync` of a function that does not use it |",
     "rows that were fetched": "| rows that were fetched, ",
     "rows of a stream": " rows of a stream whose statement was checked |",
     "facts of a held connection": "| facts of a held connection, ",
@@ -290,6 +294,65 @@ def test_what_is_not_noticed_is_said() -> None:
     assert set(NOT_NOTICED) == set(PERMITTED)
     assert all(said in page for said in NOT_NOTICED.values())
     assert all(f"| `{policy}`" in page for policy in TRANSACTIONS)
+
+
+# --- shutdown.md ------------------------------------------------------------------------------
+
+GRACE, NO_LIFESPAN = "--timeout-graceful-shutdown 1", " --lifespan off"
+STOPPED = {
+    # server, options: seconds that the request takes, its answer, whether it was cleaned up
+    ("uvicorn", ""): ("1", 200, True),
+    ("uvicorn", GRACE): ("30", 500, True),
+    ("uvicorn", GRACE + NO_LIFESPAN): ("30", None, False),
+    ("hypercorn", "--graceful-timeout 1"): ("30", 500, True),
+    ("granian", ""): ("1", 200, True),
+    ("granian", "--workers-kill-timeout 1"): ("30", None, False),
+}
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Future[Stopped]]:
+    """All of them at once: they mostly wait."""
+    folder = tmp_path_factory.mktemp("served")
+    page = (ROOT / "docs" / "shutdown.md").read_text()
+    (folder / "app.py").write_text(_blocks(page)[0].source)
+
+    def stop(server: str, options: str, seconds: str) -> Stopped:
+        words = shlex.split(options) + ["--interface", "asgi"] * (server == "granian")
+        return serve_and_stop(server, words, seconds, folder)
+
+    with ThreadPoolExecutor(len(STOPPED)) as pool:
+        return {key: pool.submit(stop, *key, STOPPED[key][0]) for key in STOPPED}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
+@pytest.mark.parametrize("key", STOPPED, ids=" ".join)
+def test_what_a_server_makes_of_sigterm(
+    key: tuple[str, str], stopped: dict[tuple[str, str], Future[Stopped]]
+) -> None:
+    seconds, status, is_cleaned_up = STOPPED[key]
+    result = stopped[key].result()
+    assert result.status == status, result.said
+    assert (f"cleaned up after {seconds}\n" in result.said) is is_cleaned_up, result.said
+
+
+def test_its_table_says_so() -> None:
+    page = (ROOT / "docs" / "shutdown.md").read_text()
+    for (server, options), (_, status, is_cleaned_up) in STOPPED.items():
+        if NO_LIFESPAN in options:
+            assert f"`{NO_LIFESPAN.strip()}` is the same" in page
+            continue
+        row = f"| {server} `{options}`" if options else f"| {server} |"
+        line = next(line for line in page.splitlines() if line.startswith(row))
+        assert f"| {status or 'connection lost'}" in line
+        assert ("| runs" in line) is is_cleaned_up
+
+
+def test_its_table_of_settings() -> None:
+    page, settings = (ROOT / "docs" / "shutdown.md").read_text(), Settings()
+    for name in ("drain_timeout", "finaliser_timeout"):
+        value = f"{getattr(settings, name):g} s"
+        assert f"| `{name}` | `RINGFENCE_{name.upper()}` | {value} |" in page
 
 
 # --- boundary.md ------------------------------------------------------------------------------
