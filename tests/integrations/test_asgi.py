@@ -16,6 +16,7 @@ from ringfence import (
     CarrierError,
     ConfigurationError,
     ContextClosedError,
+    ForbiddenError,
     Identity,
     InvalidContextError,
     NoContextError,
@@ -28,6 +29,7 @@ from ringfence import (
     current_scope,
     current_scope_or_none,
     nobody,
+    task_group,
     user_context,
 )
 from ringfence.integrations import asgi
@@ -631,6 +633,41 @@ async def test_errors_of_ringfence_become_problems(caplog: pytest.LogCaptureFixt
     }
     assert answer.outcome == "error"
     assert [r.exc_info[1] for r in caplog.records if r.exc_info] == [error]
+
+
+@pytest.mark.parametrize(
+    ("errors", "status"),
+    [
+        ([ForbiddenError("A.")], 403),
+        ([ForbiddenError("A."), ForbiddenError("B.")], 403),
+        ([ExceptionGroup("inner", [OwnershipError("A.")]), OwnershipError("B.")], 500),
+        ([ForbiddenError("A."), OwnershipError("B.")], None),
+        ([OwnershipError("A."), KeyError("B")], None),
+        ([KeyError("B")], None),
+    ],
+    ids=["one", "two alike", "nested", "two statuses", "with another", "another"],
+)
+async def test_what_tools_in_a_task_group_raise(
+    errors: list[Exception], status: int | None
+) -> None:
+    """A group of refusals is answered as one of them; any other passes to the server."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def tool(error: Exception) -> None:
+            raise error  # at once: the first error cancels what waits
+
+        async with task_group() as tools:
+            for error in errors:
+                tools.start_soon(tool, error)
+
+    answer = await call(fenced(app), user="alice-1")
+    if status is None:
+        assert isinstance(answer.error, ExceptionGroup)
+        assert answer.messages == []
+    else:
+        assert answer.error is None
+        assert answer.status == status
+    assert answer.scope["ringfence.outcome"] == "error"
 
 
 async def test_a_failed_clean_up_before_any_answer_is_a_problem() -> None:

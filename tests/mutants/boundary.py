@@ -276,6 +276,20 @@ MUTANTS: list[Mutant] = [
         f"{ASGI}::test_errors_of_ringfence_become_problems",
     ),
     mutant(
+        "10: refusals of tools in a task group are not answered",
+        "integrations/asgi.py",
+        "        error = refusal_in(error)\n",
+        "",
+        f"{ASGI}::test_what_tools_in_a_task_group_raise",
+    ),
+    mutant(
+        "10: a refusal answers for another error beside it",
+        "integrations/problems.py",
+        "    if not all(isinstance(each, RingfenceError) for each in within):\n        return error\n",
+        "",
+        f"{ASGI}::test_what_tools_in_a_task_group_raise",
+    ),
+    mutant(
         "10: foreign errors are swallowed",
         "integrations/asgi.py",
         "        if exchange.is_started or not isinstance(error, RingfenceError):",

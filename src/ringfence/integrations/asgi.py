@@ -29,7 +29,7 @@ from ..scope import RequestScope
 from ..state import CLOSED, OPEN, _get, roots
 from ._connection import Connection, Headers, route_path
 from ._exchange import REQUEST_ID, Exchange, Receive, Scope, Send, answer, is_silent
-from .problems import problem_of, problem_within
+from .problems import problem_of, problem_within, refusal_in
 
 if TYPE_CHECKING:
     from ..protocols import Recipes
@@ -290,6 +290,7 @@ class UserContextMiddleware:
         """Whether what came out of the application needs no more than what the client was told."""
         if exchange.failure is not None:
             return error is exchange.failure or (exchange.is_cut and isinstance(error, Exception))
+        error = refusal_in(error)
         if exchange.is_started or not isinstance(error, RingfenceError):
             return False
         root = exchange.root

@@ -18,7 +18,7 @@ from ..errors import (
     RingfenceError,
 )
 
-__all__ = ["Problem", "problem_of", "problem_within", "send_problem"]
+__all__ = ["Problem", "problem_of", "problem_within", "refusal_in", "send_problem"]
 
 logger = logging.getLogger("ringfence.asgi")
 
@@ -125,6 +125,26 @@ def problem_within(
     else:
         logger.info("Request `%s` was refused: %d, %s.", request_id, problem.status, error.code)
     return problem
+
+
+def refusal_in(error: BaseException) -> BaseException:
+    """
+    What a group of errors consists of, if that is one refusal of ringfence; else `error` itself.
+
+    Task groups raise groups, also of a single error. Several count as one if clients are told
+    the same status of each.
+
+    >>> from ringfence import ForbiddenError
+    >>> refusal_in(ExceptionGroup("tools", [ForbiddenError("The user may not do this.")]))
+    ForbiddenError('The user may not do this.')
+    """
+    if isinstance(error, RingfenceError) or not isinstance(error, BaseExceptionGroup):
+        return error
+    within = [refusal_in(each) for each in error.exceptions]
+    first = within[0]
+    if not all(isinstance(each, RingfenceError) for each in within):
+        return error
+    return first if len({problem_of(each).status for each in within}) == 1 else error
 
 
 async def send_problem(
