@@ -16,8 +16,6 @@ import warnings
 from types import ModuleType
 
 FILE = "app.py"  # where messages say that a program's scopes were opened
-
-
 UNDISPOSED = r"<aiosqlite\.core\.Connection .* was deleted before being closed"
 
 
