@@ -239,6 +239,13 @@ MUTANTS: list[Mutant] = [
         LAW[4],
     ),
     mutant(
+        "10: a foreign session is refused as if it were any object",
+        "scope.py",
+        "            if error is SessionIsolationError:\n",
+        "            if False:\n",
+        "tests/test_scope.py::test_asking_a_captured_context_for_its_session_is_told_what_to_do",
+    ),
+    mutant(
         "4: another's context hands out its session",
         "scope.py",
         "        self._require_here(SessionIsolationError)\n",
