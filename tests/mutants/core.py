@@ -255,8 +255,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "4: a captured scope serves others",
         "scope.py",
-        "        if here._root is not self._root:\n            raise isolation",
-        "        if False:\n            raise isolation",
+        "        if here._root is not self._root:\n            if error",
+        "        if False:\n            if error",
         LAW[4],
     ),
     mutant(
