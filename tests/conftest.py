@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 
 import pytest
 
 from ringfence import clear_shared_object_registry, closing, counters
+from ringfence.errors import ConfigurationError
 from ringfence.isolation import registry
 from ringfence.state import open_roots
+from ringfence.testing.postgres import PostgresServer, postgres_server
 
 BACKENDS = [
     pytest.param(("asyncio", {}), id="asyncio"),
@@ -52,3 +55,15 @@ def _nothing_left() -> Iterator[None]:
     registry._entries.clear()
     assert not left, f"left open: {left}"
     assert not entries, f"{entries} objects left in the registry"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real PostgreSQL, one for all tests; without one they are skipped, but not in CI."""
+    try:
+        with postgres_server() as server:
+            yield server
+    except ConfigurationError as error:
+        if os.environ.get("CI"):
+            raise  # there it is required
+        pytest.skip(str(error))

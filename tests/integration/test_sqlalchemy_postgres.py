@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import pytest
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from ringfence import (
     ConcurrentSessionError,
@@ -22,11 +21,10 @@ from ringfence import (
     Settings,
     child_context,
 )
-from ringfence.errors import ConfigurationError
 from ringfence.integrations.sqlalchemy import released_connection
-from ringfence.testing.postgres import PostgresServer, postgres_server
+from ringfence.testing.postgres import PostgresServer
 
-from ..integrations.notes import Base, Note, checked_out, fence_for
+from ..integrations.notes import Note, checked_out, fence_for, postgres_notes
 
 
 @pytest.fixture
@@ -34,29 +32,13 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    try:
-        with postgres_server() as server:
-            yield server
-    except ConfigurationError as error:
-        if os.environ.get("CI"):
-            raise  # there it is required
-        pytest.skip(str(error))
-
-
 @pytest.fixture(params=["asyncpg", "psycopg"])
 async def engine(
-    request: pytest.FixtureRequest, server: PostgresServer
+    request: pytest.FixtureRequest, postgres: PostgresServer
 ) -> AsyncIterator[AsyncEngine]:
-    engine = create_async_engine(server.url(request.param))
-    async with engine.begin() as connection:
-        await connection.run_sync(Base.metadata.drop_all)
-        await connection.run_sync(Base.metadata.create_all)
-        await connection.execute(insert(Note), [{"body": "one"}, {"body": "two"}])
-    yield engine
-    assert checked_out(engine) == 0
-    await engine.dispose()
+    async with postgres_notes(postgres.url(request.param)) as engine:
+        yield engine
+        assert checked_out(engine) == 0
 
 
 async def test_sessions_are_isolated_and_settled(engine: AsyncEngine) -> None:

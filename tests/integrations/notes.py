@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ForeignKey, create_engine, select
+from sqlalchemy import ForeignKey, create_engine, insert, select, text
 from sqlalchemy.ext.asyncio import (
     AsyncAttrs,
     AsyncEngine,
@@ -20,6 +20,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 
 from ringfence import Ringfence, Settings
 from ringfence.integrations.sqlalchemy import Database
+from ringfence.testing.postgres import PostgresServer
+
+DRIVERS = ("aiosqlite", "asyncpg", "psycopg")
 
 
 class Base(AsyncAttrs, DeclarativeBase):
@@ -66,6 +69,37 @@ async def notes_engine(folder: Path, **options: Any) -> AsyncIterator[AsyncEngin
         yield engine
     finally:
         await engine.dispose()
+
+
+@contextlib.asynccontextmanager
+async def postgres_notes(url: str, **options: Any) -> AsyncIterator[AsyncEngine]:
+    """The same in a PostgreSQL, whose tables of that name are replaced."""
+    engine = create_async_engine(url, **options)
+    try:
+        async with engine.begin() as connection:
+            # So that a transaction that a test has left open fails the next one, not hangs it.
+            await connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+            await connection.run_sync(Base.metadata.drop_all)
+            await connection.run_sync(Base.metadata.create_all)
+            await connection.execute(insert(Author).values(id=1, name="ada"))
+            notes = [{"body": "one", "author_id": 1}, {"body": "two", "author_id": None}]
+            await connection.execute(insert(Note), notes)
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+@contextlib.asynccontextmanager
+async def notes_on(
+    driver: str, server: Callable[[], PostgresServer], folder: Path, **options: Any
+) -> AsyncIterator[AsyncEngine]:
+    """The notes by one of `DRIVERS`; a server is asked for only if that is one of PostgreSQL's."""
+    if driver == "aiosqlite":
+        notes = notes_engine(folder, **options)
+    else:
+        notes = postgres_notes(server().url(driver), **options)
+    async with notes as engine:
+        yield engine
 
 
 def fence_for(
