@@ -53,6 +53,15 @@ def test_what_is_counted_is_whole(name: str, value: float) -> None:
         Settings(**{name: value})
 
 
+@pytest.mark.parametrize("value", [-1, True, False, "5", None, float("nan")])
+def test_a_number_that_may_be_zero(value: Any) -> None:
+    assert Settings(idle_connection_warning=0).idle_connection_warning == 0
+    with pytest.raises(
+        ConfigurationError, match="`idle_connection_warning` must be a number, 0 or"
+    ):
+        Settings(idle_connection_warning=value)
+
+
 def test_seconds_may_be_fractions_and_endless() -> None:
     settings = Settings(finaliser_timeout=0.5, drain_timeout=float("inf"))
     assert (settings.finaliser_timeout, settings.drain_timeout) == (0.5, float("inf"))

@@ -37,6 +37,14 @@ def _positive(instance: object, attribute: attrs.Attribute[Any], value: float) -
         )
 
 
+def _not_negative(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise ConfigurationError(
+            f"`{attribute.name}` must be a number, 0 or above, not {value!r}.",
+            f"Correct `Settings.{attribute.name}`.",
+        )
+
+
 def _mode(instance: object, attribute: attrs.Attribute[Any], value: str) -> None:
     if value not in ("strict", "warning"):
         raise ConfigurationError(
@@ -94,6 +102,8 @@ class Settings:
         finaliser_timeout: seconds for each finaliser, and again to let go once cancelled.
         nested_checkout_timeout: seconds that a child waits for a connection while an ancestor
             of its own tree holds one.
+        idle_connection_warning: seconds that a session may hold a database connection without
+            using it before that is logged, once it is used again or given back; 0: never.
         drain_timeout: seconds that shutdown waits for requests in flight and detached work, and
             again once it has cancelled what is left.
         block_drivers: `module:qualified name` of functions that enter *and* leave a generator
@@ -117,6 +127,7 @@ class Settings:
     max_owned: int = attrs.field(default=10_000, validator=_whole)
     finaliser_timeout: float = attrs.field(default=2.0, validator=_positive)
     nested_checkout_timeout: float = attrs.field(default=2.0, validator=_positive)
+    idle_connection_warning: float = attrs.field(default=5.0, validator=_not_negative)
     drain_timeout: float = attrs.field(default=10.0, validator=_positive)
     block_drivers: frozenset[str] = attrs.field(default=BLOCK_DRIVERS, converter=frozenset)
     id_rules: IdRules = attrs.field(init=False, repr=False, eq=False)
@@ -172,6 +183,7 @@ _PARSERS: dict[str, type] = {
     "max_owned": int,
     "finaliser_timeout": float,
     "nested_checkout_timeout": float,
+    "idle_connection_warning": float,
     "drain_timeout": float,
 }
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +22,7 @@ from ringfence import (
 from ringfence.integrations.sqlalchemy import Database
 from ringfence.state import _current
 
-from ..integrations.notes import DRIVERS, Note, bodies, checked_out, notes_on
+from ..integrations.notes import Note, bodies
 from ..integrations.session_uses import PERMITTED, REFUSED
 from ..trials import foreign_sessions
 
@@ -32,20 +30,6 @@ from ..trials import foreign_sessions
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(params=DRIVERS)
-def driver(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-async def engine(
-    driver: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> AsyncIterator[AsyncEngine]:
-    async with notes_on(driver, lambda: request.getfixturevalue("postgres"), tmp_path) as engine:
-        yield engine
-        assert checked_out(engine) == 0
 
 
 # --- foreign uses -----------------------------------------------------------------------------

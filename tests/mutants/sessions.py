@@ -7,6 +7,7 @@ from .mutant import Mutant, mutant
 GUARD = "tests/integrations/test_sqlalchemy_guard.py"
 DATABASE = "tests/integrations/test_sqlalchemy.py"
 POSTGRES = "tests/integration/test_sqlalchemy_postgres.py"
+TIMES = "tests/integration/test_connection_times.py"
 STRANGER = f"{GUARD}::test_a_use_from_another_request_is_refused"
 BUSY = f"{GUARD}::test_a_use_while_another_task_is_in_it_is_refused"
 
@@ -15,6 +16,7 @@ twin = "integrations/_guarded_session.py"
 connections = "integrations/_session_connections.py"
 waits = "integrations/_session_waits.py"
 endings = "integrations/_session_endings.py"
+times = "integrations/_connection_times.py"
 database = "integrations/sqlalchemy.py"
 
 MUTANTS: list[Mutant] = [
@@ -229,6 +231,105 @@ MUTANTS: list[Mutant] = [
         '    event.listen(engine, "handle_error", _on_error)\n',
         "",
         f"{DATABASE}::test_sqlites_own_refusal_names_the_ancestor",
+    ),
+    # --- held connections
+    mutant(
+        "sessions: times: a statement is idleness",
+        connections,
+        "    _work(connection)\n    if effect ==",
+        "    if effect ==",
+        f"{TIMES}::test_what_a_model_thinks_is_idle",
+    ),
+    mutant(
+        "sessions: times: after a statement nothing is idle",
+        connections,
+        '    event.listen(engine, "after_cursor_execute", _after_cursor_execute)\n',
+        "",
+        f"{TIMES}::test_what_a_model_thinks_is_idle",
+    ),
+    mutant(
+        "sessions: times: idleness goes on through a statement",
+        times,
+        "        since, self._idle_since = self._idle_since, None\n",
+        "        since = self._idle_since\n",
+        f"{TIMES}::test_a_statement_is_no_idleness",
+    ),
+    mutant(
+        "sessions: times: after a failed statement nothing is idle",
+        connections,
+        "        return None\n    _rest(connection)\n",
+        "        return None\n",
+        f"{TIMES}::test_after_a_statement_that_failed_it_is_idle",
+    ),
+    mutant(
+        "sessions: times: a commit is idleness",
+        connections,
+        '    event.listen(engine, "commit", _work)\n',
+        "",
+        f"{TIMES}::test_ending_a_transaction_is_no_idleness",
+    ),
+    mutant(
+        "sessions: times: a rollback is idleness",
+        connections,
+        '    event.listen(engine, "rollback", _work)\n',
+        "",
+        f"{TIMES}::test_ending_a_transaction_is_no_idleness",
+    ),
+    mutant(
+        "sessions: times: a stream is idleness",
+        connections,
+        '    if not context.execution_options.get("stream_results"):\n        _rest(connection)\n',
+        "    _rest(connection)\n",
+        f"{TIMES}::test_a_stream_is_not_called_idle",
+    ),
+    mutant(
+        "sessions: times: giving back is not noticed",
+        connections,
+        "    finally:\n        times.given_back()\n",
+        "    finally:\n        pass\n",
+        f"{TIMES}::test_what_a_model_thinks_is_idle",
+    ),
+    mutant(
+        "sessions: times: a given session's connection is not counted",
+        connections,
+        "    vars(connection).pop(TIMES).given_back()\n",
+        "    vars(connection).pop(TIMES)\n",
+        f"{TIMES}::test_given_sessions_and_children_count_too",
+    ),
+    mutant(
+        "sessions: times: the last stretch is not counted",
+        times,
+        "        self.work()\n        began,",
+        "        began,",
+        f"{TIMES}::test_given_sessions_and_children_count_too",
+    ),
+    mutant(
+        "sessions: times: there is no warning",
+        times,
+        "            self._warn(stretch)\n",
+        "            pass\n",
+        f"{TIMES}::test_a_long_stretch_is_named_once",
+    ),
+    mutant(
+        "sessions: times: a warning for every stretch",
+        times,
+        " and not self._has_warned:",
+        ":",
+        f"{TIMES}::test_a_long_stretch_is_named_once",
+    ),
+    mutant(
+        "sessions: times: stretches add up to a warning",
+        times,
+        "limit and stretch > limit",
+        "limit and self._idle > limit",
+        f"{TIMES}::test_a_short_one_is_not_nor_any_where_it_is_off",
+    ),
+    mutant(
+        "sessions: times: zero means at once",
+        times,
+        "        if limit and stretch",
+        "        if stretch",
+        f"{TIMES}::test_a_short_one_is_not_nor_any_where_it_is_off",
     ),
     # --- policies
     mutant(

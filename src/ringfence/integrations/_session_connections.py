@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.engine import ExceptionContext, ExecutionContext
 
 from ..errors import DatabasePolicyError
+from ._connection_times import ConnectionTimes
 from ._session_guard import GUARD, SessionGuard
 from ._session_waits import before_writing, name_the_holder
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from ..scope import RequestScope
 
 __all__ = ["WatchedConnection", "effect_of", "read_only", "unwatch", "watch"]
+
+TIMES = "_ringfence_times"
+"""Where a connection that is watched keeps its clock."""
 
 _watched: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -43,12 +47,22 @@ def _checked(method: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
+def _close(connection: Connection) -> None:
+    times: ConnectionTimes = vars(connection)[TIMES]
+    times.work()  # the pool's own rollback
+    try:
+        Connection.close(connection)
+    finally:
+        times.given_back()
+
+
 for _name in (
-    "begin", "begin_nested", "begin_twophase", "close", "commit", "detach", "exec_driver_sql",
-    "execute", "execution_options", "get_nested_transaction", "get_transaction", "invalidate",
-    "rollback", "scalar",
+    "begin", "begin_nested", "begin_twophase", "commit", "detach", "exec_driver_sql", "execute",
+    "execution_options", "get_nested_transaction", "get_transaction", "invalidate", "rollback",
+    "scalar",
 ):  # fmt: skip
     setattr(WatchedConnection, _name, _checked(getattr(Connection, _name)))
+WatchedConnection.close = _checked(_close)  # type: ignore[method-assign]
 # Also the way to the driver's own connection: beneath it nothing is checked, and whoever holds a
 # `Transaction` comes by here to end it.
 WatchedConnection.connection = property(  # type: ignore[assignment, method-assign]
@@ -59,6 +73,7 @@ WatchedConnection.connection = property(  # type: ignore[assignment, method-assi
 def watch(guard: SessionGuard, connection: Connection) -> None:
     """Check the guard at everything that is done with a connection from now on."""
     vars(connection)[GUARD] = guard
+    vars(connection)[TIMES] = ConnectionTimes(guard.scope)
     connection.__class__ = WatchedConnection
     guard.took(connection)
     engine = connection.engine
@@ -66,17 +81,33 @@ def watch(guard: SessionGuard, connection: Connection) -> None:
         return
     _watched.add(engine)
     event.listen(engine, "before_cursor_execute", _before_cursor_execute)
+    event.listen(engine, "after_cursor_execute", _after_cursor_execute)
     event.listen(engine, "handle_error", _on_error)
+    event.listen(engine, "commit", _work)
+    event.listen(engine, "rollback", _work)
 
 
 def unwatch(connection: Connection) -> None:
     """Check nothing any more."""
     connection.__class__ = Connection
     del vars(connection)[GUARD]
+    vars(connection).pop(TIMES).given_back()
 
 
 def _guard_on(connection: Connection) -> SessionGuard | None:
     return vars(connection).get(GUARD)
+
+
+def _work(connection: Connection) -> None:
+    times: ConnectionTimes | None = vars(connection).get(TIMES)
+    if times is not None:
+        times.work()
+
+
+def _rest(connection: Connection) -> None:
+    times: ConnectionTimes | None = vars(connection).get(TIMES)
+    if times is not None:
+        times.rest()
 
 
 def _check(connection: Connection) -> None:
@@ -96,12 +127,25 @@ def _before_cursor_execute(
         return
     guard.check()
     effect = effect_of(statement)
-    if effect == "reads":
-        return
     if effect == "writes" and guard.is_read_only():
         raise read_only(guard.scope)
+    _work(connection)
+    if effect == "reads":
+        return
     before_writing(guard, connection)
     guard.wrote(connection)
+
+
+def _after_cursor_execute(
+    connection: Connection,
+    cursor: Any,
+    statement: str,
+    parameters: Any,
+    context: ExecutionContext,
+    executemany: bool,
+) -> None:
+    if not context.execution_options.get("stream_results"):
+        _rest(connection)
 
 
 def _on_error(failure: ExceptionContext) -> DatabasePolicyError | None:
@@ -109,6 +153,7 @@ def _on_error(failure: ExceptionContext) -> DatabasePolicyError | None:
     guard = None if connection is None else _guard_on(connection)
     if connection is None or guard is None:
         return None
+    _rest(connection)
     return name_the_holder(guard, connection, failure.original_exception)
 
 

@@ -73,6 +73,13 @@ class Database:
 
     A scope that was cancelled, failed, or was closed by its parent is rolled back.
 
+    A connection that is held while nothing goes over it, as while a model thinks, is one that
+    other requests wait for. Counted for each that was given back, in microseconds:
+    `connection.held_us` and, of that, `connection.idle_us`; `connection.held` is how many. A
+    stretch longer than `Settings.idle_connection_warning` is logged with the request's id. What
+    follows a streamed statement, up to the next one, is not called idle: nothing says when rows
+    are fetched.
+
     Args:
         sessionmaker: its class and arguments are kept, a subclass of `AsyncSession`, SQLModel's,
             or a `sync_session_class` included; only `close_resets_only` becomes false.
@@ -257,6 +264,8 @@ async def released_connection(*, commit: bool = False) -> AsyncIterator[None]:
 
         async with released_connection(commit=True):
             answer = await model.complete(prompt)
+
+    `Settings.idle_connection_warning` says where one is missing.
 
     Args:
         commit: commit first; without it, unsaved changes are refused.

@@ -1,0 +1,25 @@
+"""The notes by each driver: SQLite's and both of PostgreSQL's."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ..integrations.notes import DRIVERS, checked_out, notes_on
+
+
+@pytest.fixture(params=DRIVERS)
+def driver(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+async def engine(
+    driver: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[AsyncEngine]:
+    async with notes_on(driver, lambda: request.getfixturevalue("postgres"), tmp_path) as engine:
+        yield engine
+        assert checked_out(engine) == 0
