@@ -248,11 +248,18 @@ MUTANTS: list[Mutant] = [
         f"{TIMES}::test_what_a_model_thinks_is_idle",
     ),
     mutant(
+        "sessions: times: a statement's own time is idle",
+        connections,
+        "    _work(connection)\n    if effect ==",
+        "    _rest(connection)\n    if effect ==",
+        f"{TIMES}::test_what_a_model_thinks_is_idle",
+    ),
+    mutant(
         "sessions: times: idleness goes on through a statement",
         times,
         "        since, self._idle_since = self._idle_since, None\n",
         "        since = self._idle_since\n",
-        f"{TIMES}::test_a_statement_is_no_idleness",
+        f"{TIMES}::test_what_a_model_thinks_is_idle",
     ),
     mutant(
         "sessions: times: after a failed statement nothing is idle",
