@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm.exc import DetachedInstanceError
 from sqlmodel import select as sqlmodel_select
 from sqlmodel.ext.asyncio.session import AsyncSession as SQLModelSession
 
@@ -22,7 +24,7 @@ from ringfence import (
 from ringfence.integrations.sqlalchemy import Database
 from ringfence.state import _current
 
-from ..integrations.notes import Note, bodies
+from ..integrations.notes import Author, Note, bodies, fence_for
 from ..integrations.session_uses import PERMITTED, REFUSED
 from ..trials import foreign_sessions
 
@@ -131,3 +133,43 @@ async def _steal(session: Any) -> None:
     assert not first.done()
     await _refused(session, ConcurrentSessionError)
     await first
+
+
+# --- attributes that are not loaded -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["own", "explicit"])
+async def test_an_attribute_that_is_not_loaded_says_what_to_do(
+    engine: AsyncEngine, kind: str
+) -> None:
+    """Alike by each driver; by itself SQLAlchemy wraps it, by some, after a leaked coroutine."""
+    given = AsyncSession(engine) if kind == "explicit" else None
+    fence = fence_for(engine, expire_on_commit=True)
+    async with fence.user_context("alice-1", db_session=given) as alice:
+        session: AsyncSession = alice.db_session
+        author = await session.get_one(Author, 1)
+        with pytest.raises(MissingGreenlet, match="`selectinload`.*awaitable_attrs.*xd2s"):
+            author.notes  # noqa: B018
+        assert [note.body for note in await author.awaitable_attrs.notes] == ["one"]
+        await session.commit()
+        with pytest.raises(MissingGreenlet, match="expired by a commit.*expire_on_commit=False"):
+            author.name  # noqa: B018
+        await session.refresh(author)
+        assert author.name == "ada"
+        with pytest.raises(MissingGreenlet):  # of a session without a transaction too
+            session.sync_session.execute(select(Note))
+        assert await session.scalar(select(Note.body).limit(1)) == "one"
+    if given is not None:
+        await given.close()
+
+
+async def test_what_was_loaded_stays_readable_after_the_session(engine: AsyncEngine) -> None:
+    async with fence_for(engine).user_context("alice-1") as alice:
+        author = await alice.db_session.get_one(Author, 1)
+        await alice.db_session.commit()
+    assert author.name == "ada"
+    with pytest.raises(DetachedInstanceError, match="not bound to a Session.*'notes'"):
+        author.notes  # noqa: B018
+    async with fence_for(engine).user_context("bob-22"):
+        with pytest.raises(DetachedInstanceError, match="not bound to a Session.*'notes'"):
+            await author.awaitable_attrs.notes

@@ -7,6 +7,7 @@ from .mutant import Mutant, mutant
 GUARD = "tests/integrations/test_sqlalchemy_guard.py"
 DATABASE = "tests/integrations/test_sqlalchemy.py"
 POSTGRES = "tests/integration/test_sqlalchemy_postgres.py"
+BY_DRIVER = "tests/integration/test_sessions_by_driver.py"
 TIMES = "tests/integration/test_connection_times.py"
 STRANGER = f"{GUARD}::test_a_use_from_another_request_is_refused"
 BUSY = f"{GUARD}::test_a_use_while_another_task_is_in_it_is_refused"
@@ -231,6 +232,21 @@ MUTANTS: list[Mutant] = [
         '    event.listen(engine, "handle_error", _on_error)\n',
         "",
         f"{DATABASE}::test_sqlites_own_refusal_names_the_ancestor",
+    ),
+    # --- attributes that are not loaded
+    mutant(
+        "sessions: attributes: nobody says what to do",
+        twin,
+        "            _check_is_awaited()\n",
+        "            pass\n",
+        f"{BY_DRIVER}::test_an_attribute_that_is_not_loaded_says_what_to_do",
+    ),
+    mutant(
+        "sessions: attributes: a call that is awaited is refused",
+        twin,
+        '    if getattr(getcurrent(), "__sqlalchemy_greenlet_provider__", False):\n        return\n',
+        "",
+        f"{BY_DRIVER}::test_what_was_loaded_stays_readable_after_the_session",
     ),
     # --- held connections
     mutant(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent  # type: ignore[import-untyped]
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.orm import Session
 
 from . import _session_connections as connections
@@ -47,11 +48,26 @@ class GuardedSession(Session):
     def _connection_for_bind(self, engine: Any, *args: Any, **kwargs: Any) -> Connection:
         connect = functools.partial(super()._connection_for_bind, engine, *args, **kwargs)
         own = guard_of(self)
+        if own is not None and engine.dialect.is_async:
+            _check_is_awaited()
         if own is None or not isinstance(engine, Engine) or own.holds(engine):
             return connect()
         connection = check_out(own, engine, connect)
         connections.watch(own, connection)
         return connection
+
+
+def _check_is_awaited() -> None:
+    """As SQLAlchemy does later on; by then some drivers have begun what nobody awaits."""
+    if getattr(getcurrent(), "__sqlalchemy_greenlet_provider__", False):
+        return
+    raise MissingGreenlet(
+        "An attribute that is not loaded, or was expired by a commit or rollback, was read outside "
+        "of an awaited call. Load it beforehand (`selectinload`, `await session.refresh(it)`), or "
+        "await it: `await it.awaitable_attrs.name`, from SQLAlchemy's `AsyncAttrs`. With "
+        "`Database(..., expire_on_commit=False)` a commit expires nothing.",
+        code="xd2s",
+    )
 
 
 @functools.cache

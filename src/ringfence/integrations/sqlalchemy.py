@@ -73,6 +73,10 @@ class Database:
 
     A scope that was cancelled, failed, or was closed by its parent is rolled back.
 
+    What is loaded stays readable, after the scope too. What is not cannot be loaded by plain
+    attribute access: SQLAlchemy raises `MissingGreenlet`, with the remedies, or
+    `DetachedInstanceError` once the session is closed. Load it beforehand, as by `selectinload`.
+
     A connection that is held while nothing goes over it, as while a model thinks, is one that
     other requests wait for. Counted for each that was given back, in microseconds:
     `connection.held_us` and, of that, `connection.idle_us`; `connection.held` is how many. A
