@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from ringfence.testing.postgres import PostgresServer
+
 from ..integrations.notes import DRIVERS, checked_out, notes_on
 
 
@@ -17,9 +19,17 @@ def driver(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def engine_options() -> dict[str, int]:
+    return {}
+
+
+@pytest.fixture
 async def engine(
-    driver: str, request: pytest.FixtureRequest, tmp_path: Path
+    driver: str, request: pytest.FixtureRequest, tmp_path: Path, engine_options: dict[str, int]
 ) -> AsyncIterator[AsyncEngine]:
-    async with notes_on(driver, lambda: request.getfixturevalue("postgres"), tmp_path) as engine:
+    def server() -> PostgresServer:
+        return request.getfixturevalue("postgres")
+
+    async with notes_on(driver, server, tmp_path, **engine_options) as engine:
         yield engine
         assert checked_out(engine) == 0
