@@ -1,4 +1,4 @@
-"""A thousand cancels at random moments, by each driver."""
+"""Cancels at random moments, by each driver; `python -m tests.trials.cancellations` has more."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ def engine_options() -> dict[str, int]:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.timeout(120)
-async def test_nothing_is_left_after_a_thousand_cancels(driver: str, engine: AsyncEngine) -> None:
-    report = await cancellations.run(driver, engine, 1000, seed=1)
+async def test_nothing_is_left_after_random_cancels(driver: str, engine: AsyncEngine) -> None:
+    report = await cancellations.run(driver, engine, 300, seed=1)
     cancellations.show(report)
     assert report.wrong == []
-    assert (report.trials, report.left, checked_out(engine)) == (1000, 0, 0)
+    assert (report.trials, report.left, checked_out(engine)) == (300, 0, 0)
     assert all(report.landed[phase] for phase in cancellations.PHASES[:-1]), report.landed
-    assert all(report.by_kind[kind] > 100 for kind in cancellations.KINDS), report.by_kind
+    assert all(report.by_kind[kind] > 30 for kind in cancellations.KINDS), report.by_kind
+    assert report.outcomes["OperationalError"] <= 6  # SQLite only: found locked
     gc.collect()

@@ -54,17 +54,16 @@ async def test_and_not_once_the_connection_was_given_back(engine: AsyncEngine) -
     async with fence_for(engine).user_context("alice-1") as alice:
         await alice.db_session.scalars(select(Note))
         async with released_connection():
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(5 * PAUSE)
         await alice.db_session.scalars(select(Note))
     assert counters.value("connection.held") == 2
-    assert held() < PAUSE
+    assert held() < 5 * PAUSE
 
 
 async def test_a_statement_is_no_idleness(engine: AsyncEngine) -> None:
     async with fence_for(engine).user_context("alice-1") as alice:
         await alice.db_session.execute(text(SLOW[engine.dialect.name]))
-    assert held() > 0.05
-    assert idle() < held() / 3
+    assert held() - idle() > 0.05
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
@@ -77,8 +76,7 @@ async def test_ending_a_transaction_is_no_idleness(engine: AsyncEngine, end: str
         event.listen(engine.sync_engine, end, slow)
         await getattr(alice.db_session, end)()
     assert counters.value("connection.held") == 1
-    assert held() > PAUSE
-    assert idle() < PAUSE / 2
+    assert held() - idle() > PAUSE
 
 
 async def test_after_a_statement_that_failed_it_is_idle(engine: AsyncEngine) -> None:
@@ -106,10 +104,9 @@ async def test_a_stream_is_not_called_idle(engine: AsyncEngine) -> None:
         await asyncio.sleep(PAUSE)
         await rows.fetchall()
         await alice.db_session.scalars(select(Note))
-        before = idle()
         await asyncio.sleep(PAUSE)
-    assert held() > 2 * PAUSE
-    assert before < PAUSE <= idle() < 2 * PAUSE
+    assert held() - idle() > PAUSE
+    assert idle() > PAUSE
 
 
 async def test_given_sessions_and_children_count_too(engine: AsyncEngine) -> None:
@@ -172,7 +169,7 @@ async def test_a_long_stretch_is_named_once(
     assert counters.value("connection.idle_warned") == 1
 
 
-@pytest.mark.parametrize("limit", [0, PAUSE * 2])
+@pytest.mark.parametrize("limit", [0, PAUSE * 2.5])
 async def test_a_short_one_is_not_nor_any_where_it_is_off(
     engine: AsyncEngine, caplog: pytest.LogCaptureFixture, limit: float
 ) -> None:

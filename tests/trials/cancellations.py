@@ -12,6 +12,9 @@ whoever had not begun to commit has none, the pool gives out every connection it
 (PostgreSQL) the server knows of no open transaction. A cancel at COMMIT is in doubt by nature: it
 may or may not have come through.
 
+On SQLite a few requests may find the database locked, as they do without ringfence: SQLAlchemy
+tells the thread of a cancelled connection to close it, and goes on before it has.
+
 The control is the same request with a session that is closed in a `finally` only.
 """
 
@@ -44,6 +47,7 @@ from ..integrations.notes import DRIVERS, Note, bodies, checked_out, fence_for, 
 
 KINDS = ("task x1", "task x3", "anyio scope", "timeout", "deadline")
 PHASES = ("checkout", "statement", "stream", "commit", "released", "close", "after")
+LOCKED = ("aiosqlite", "OperationalError")
 AT_ONCE = {"postgresql": 10, "sqlite": 1}  # which has one writer: others wait in a thread
 POOL = {"pool_size": 4, "max_overflow": 0}
 SLOW = {
@@ -248,7 +252,7 @@ def _note(report: Report, trial: Trial, outcome: str) -> None:
     report.landed[trial.landed] += 1
     report.by_kind[trial.kind] += 1
     report.outcomes[outcome] += 1
-    if outcome not in expected(trial):
+    if outcome not in expected(trial) and (report.driver, outcome) != LOCKED:
         report.wrong.append(f"{trial.body}: {trial}: {outcome}")
 
 
