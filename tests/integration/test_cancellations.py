@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -33,4 +31,3 @@ async def test_nothing_is_left_after_random_cancels(driver: str, engine: AsyncEn
     assert all(report.landed[phase] for phase in cancellations.PHASES[:-1]), report.landed
     assert all(report.by_kind[kind] > 30 for kind in cancellations.KINDS), report.by_kind
     assert report.outcomes["OperationalError"] <= 6  # SQLite only: found locked
-    gc.collect()

@@ -24,6 +24,7 @@ import argparse
 import asyncio
 import collections
 import contextlib
+import gc
 import logging
 import random
 import sys
@@ -207,6 +208,8 @@ async def run(
     try:
         return await _run(Report(driver), engine, trials, random.Random(seed), control)
     finally:
+        gc.collect()  # so that what it still has to tell, it tells here
+        await asyncio.sleep(0)
         loop.set_exception_handler(handler)
 
 
