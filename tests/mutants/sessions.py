@@ -233,6 +233,29 @@ MUTANTS: list[Mutant] = [
         "",
         f"{DATABASE}::test_sqlites_own_refusal_names_the_ancestor",
     ),
+    # --- by numbers
+    mutant(
+        "sessions: numbers: the response goes first",
+        "integrations/_exchange.py",
+        '                if not await self._settle(self._database, message["status"]):\n'
+        "                    return\n",
+        "                pass\n",
+        "tests/integration/test_commit_order.py::test_a_client_that_saw_2xx_finds_its_row",
+    ),
+    mutant(
+        "sessions: numbers: a stranger is admitted",
+        guard,
+        "if here is None or here._root is not self._admitted or here._state is CLOSED:",
+        "if here is None or here._state is CLOSED:",
+        f"{BY_DRIVER}::test_every_foreign_use_is_refused",
+    ),
+    mutant(
+        "sessions: numbers: a session is not closed",
+        database,
+        "        scope.callback(self._close_session, scope, session, own)\n",
+        "",
+        "tests/integration/test_cancellations.py",
+    ),
     # --- attributes that are not loaded
     mutant(
         "sessions: attributes: nobody says what to do",
