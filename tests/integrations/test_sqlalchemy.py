@@ -352,6 +352,8 @@ async def test_a_commit_that_fails_at_the_end_is_raised(
         async with fence.user_context("alice-1") as alice:
             alice.db_session.add(Note(body="one"))
     assert isinstance(caught.value.exceptions[0], IntegrityError)
+    assert counters.value("session.invalidated") == 0, "a sound connection was thrown away"
+    assert checked_out(engine) == 0
     assert await bodies(engine) == ["one", "two"]
 
 

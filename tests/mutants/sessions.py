@@ -237,7 +237,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "sessions: numbers: the response goes first",
         "integrations/_exchange.py",
-        '                if not await self._settle(self._database, message["status"]):\n'
+        '                if not await self._is_settled(message["status"]):\n'
         "                    return\n",
         "                pass\n",
         "tests/integration/test_commit_order.py::test_a_client_that_saw_2xx_finds_its_row",
@@ -518,5 +518,12 @@ MUTANTS: list[Mutant] = [
         "        scope._more().session = None  # a scope and its session would be a cycle\n",
         "",
         f"{DATABASE}::test_an_ended_scope_keeps_no_session",
+    ),
+    mutant(
+        "5: a commit that fails costs its connection",
+        "integrations/sqlalchemy.py",
+        "                is_given_back = await close_settled(session, own)\n                raise\n",
+        "                raise\n",
+        "tests/integrations/test_sqlalchemy.py::test_a_commit_that_fails_at_the_end_is_raised",
     ),
 ]

@@ -16,7 +16,7 @@ from ._session_guard import SessionGuard, guard_of, own_session_of
 if TYPE_CHECKING:
     from ..scope import RequestScope
 
-__all__ = ["discard", "own_sessions", "roll_back_all", "settle", "until_idle"]
+__all__ = ["close_settled", "discard", "own_sessions", "roll_back_all", "settle", "until_idle"]
 
 
 def own_sessions(root: RequestScope) -> list[tuple[RequestScope, AsyncSession, SessionGuard]]:
@@ -57,6 +57,13 @@ async def until_idle(own: SessionGuard, limit: float) -> None:
         await asyncio.sleep(0.005)  # the end of a greenlet cannot be awaited
     if own.is_busy:
         raise TimeoutError("A call on the session was still under way.")
+
+
+async def close_settled(session: AsyncSession, own: SessionGuard) -> bool:
+    """Close it; false if it holds a connection still, as a commit that was cancelled may."""
+    with own.served():
+        await session.close()
+    return not own.held()
 
 
 async def discard(session: AsyncSession, own: SessionGuard) -> None:

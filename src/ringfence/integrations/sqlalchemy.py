@@ -30,7 +30,14 @@ from ..errors import ConfigurationError, DatabasePolicyError
 from ..scope import RequestScope
 from ..tasks import is_on_trio
 from ._guarded_session import guard, has_changes, unguard
-from ._session_endings import discard, own_sessions, roll_back_all, settle, until_idle
+from ._session_endings import (
+    close_settled,
+    discard,
+    own_sessions,
+    roll_back_all,
+    settle,
+    until_idle,
+)
 from ._session_guard import SessionGuard, guard_of
 
 __all__ = ["Database", "released_connection", "session_owner"]
@@ -229,21 +236,22 @@ class Database:
         self, scope: RequestScope, session: AsyncSession, own: SessionGuard
     ) -> None:
         commits = scope.ended_well and self._policy_of(scope) in _COMMITTING
+        is_given_back = False
         try:
             await until_idle(own, scope.settings.finaliser_timeout / 2)
             own.forget()
-            await settle(session, own, commits)
-            with own.served():
-                await session.close()
-                if own.held():  # a cancelled commit or rollback may leave one behind
-                    await discard(session, own)
-        except BaseException:
-            own.forget()
-            with own.served():
-                await discard(session, own)
-            raise
+            try:
+                await settle(session, own, commits)
+            except Exception:  # which leaves a sound connection, as a rule
+                is_given_back = await close_settled(session, own)
+                raise
+            is_given_back = await close_settled(session, own)
         finally:
             own.forget()
+            if not is_given_back:
+                with own.served():
+                    await discard(session, own)
+                own.forget()
 
 
 def session_owner(session: AsyncSession | Session) -> RequestScope | None:
