@@ -18,7 +18,7 @@ from .asgi import asgi_cases, asgi_check, asgi_rows
 from .cases import core_cases
 from .crowd import crowd
 from .honesty import Check, checks
-from .memory import Bytes, bytes_per_scope
+from .memory import Bytes, bytes_per_request, bytes_per_scope
 from .report import Row, row_of, table
 from .timing import Case, Clockwork
 
@@ -114,9 +114,12 @@ def measure(
         )
     rows = [row_of(case, samples, is_judged=not options.quick) for case in wanted]
     if with_asgi:
-        rows += asgi_rows(samples)
+        rows += asgi_rows(samples, is_judged=not options.quick)
     with_memory = not options.names or "memory" in options.names
-    return rows, bytes_per_scope(size.objects) if with_memory else []
+    kinds = (
+        [*bytes_per_scope(size.objects), *bytes_per_request(size.objects)] if with_memory else []
+    )
+    return rows, kinds
 
 
 def _with_what_they_are_divided_by(core: Sequence[Case], names: Sequence[str]) -> list[Case]:
@@ -179,7 +182,10 @@ def report(
 
 def _parser(core: Sequence[Case]) -> argparse.ArgumentParser:
     titles = {case.name: case.title for case in core}
-    titles |= {"asgi": "what the ASGI middleware adds", "memory": "bytes of open scopes"}
+    titles |= {
+        "asgi": "what the ASGI middleware adds",
+        "memory": "bytes of open scopes and requests",
+    }
     names = "\n".join(f"  {name:20}{title}" for name, title in titles.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",

@@ -12,18 +12,25 @@ from ringfence import Identity, Ringfence, current_context
 
 from .cases import IDS, variable
 from .honesty import Check
-from .report import Row, spread_of
+from .report import Row, row_of, spread_of
 from .timing import Case, Samples
 
-__all__ = ["asgi_cases", "asgi_check", "asgi_rows"]
+__all__ = ["asgi_cases", "asgi_check", "asgi_rows", "ringfence_around"]
 
 OURS = "asgi-ringfence"
 STARLETTE_CONTEXT = "asgi-starlette-context"
 CORRELATION = "asgi-correlation"
+FASTAPI = "asgi-fastapi"
+FASTAPI_WITHOUT = "asgi-fastapi-without"
+BESIDE_STARLETTE_CONTEXT = 1.75
+BESIDE_CORRELATION = 0.85
+"""Gates: what no change may make worse. What we would like is 1.0 and 0.5."""
 TITLES = {
     OURS: "ringfence UserContextMiddleware",
     STARLETTE_CONTEXT: "starlette-context Raw, no plug-ins",
     CORRELATION: "asgi-correlation-id",
+    FASTAPI: "FastAPI, a route that reads its context",
+    FASTAPI_WITHOUT: "FastAPI, the same without ringfence",
 }
 
 CLAIM = "the middleware opens a scope for each request, and says its id"
@@ -33,7 +40,7 @@ App = Callable[[Message, Any, Any], Awaitable[None]]
 
 REQUEST: Message = {
     "type": "http",
-    "asgi": {"version": "3.0", "spec_version": "2.4"},
+    "asgi": {"version": "3.0", "spec_version": "2.3"},  # as uvicorn has it
     "http_version": "1.1",
     "method": "GET",
     "scheme": "http",
@@ -106,7 +113,7 @@ class Variable(Passing):
             variable.reset(token)
 
 
-def _ringfence(app: App) -> App:
+def ringfence_around(app: App) -> App:
     middleware = importlib.import_module("ringfence.integrations.asgi").UserContextMiddleware
     identity = Identity(IDS["user_id"])
 
@@ -127,7 +134,37 @@ def _correlation(app: App) -> App:
     return wrapped
 
 
-MAKERS = {OURS: _ringfence, STARLETTE_CONTEXT: _starlette_context, CORRELATION: _correlation}
+def _fastapi(is_fenced: bool) -> App:
+    """A route that says who asks; without ringfence, by a dependency as light as can be."""
+    fastapi = importlib.import_module("fastapi")
+    app = fastapi.FastAPI(openapi_url=None)
+    if is_fenced:
+        ours = importlib.import_module("ringfence.integrations.fastapi")
+
+        @app.get("/chat")
+        async def whoami(ctx: ours.CurrentContext) -> str:  # type: ignore[name-defined]
+            return str(ctx.user_id)
+
+        return ringfence_around(app)
+
+    async def user() -> str:
+        return str(IDS["user_id"])
+
+    @app.get("/chat")
+    async def whoami_without(user_id: str = fastapi.Depends(user)) -> str:
+        return user_id
+
+    without: App = app
+    return without
+
+
+MAKERS: dict[str, Callable[[], App]] = {
+    OURS: lambda: ringfence_around(trivial),
+    STARLETTE_CONTEXT: lambda: _starlette_context(trivial),
+    CORRELATION: lambda: _correlation(trivial),
+    FASTAPI: lambda: _fastapi(True),
+    FASTAPI_WITHOUT: lambda: _fastapi(False),
+}
 
 
 def asgi_cases() -> tuple[list[Case], list[Row]]:
@@ -141,7 +178,7 @@ def asgi_cases() -> tuple[list[Case], list[Row]]:
     skipped = []
     for name, make in MAKERS.items():
         try:
-            apps[name] = make(trivial)
+            apps[name] = make()
         except ImportError as missing:
             skipped.append(Row(name=name, title=TITLES[name], verdict=f"skipped: {missing}"))
     cases = [
@@ -183,12 +220,12 @@ def asgi_check(cases: Sequence[Case]) -> list[Check]:
     return [Check(CLAIM)]
 
 
-def asgi_rows(samples: Samples) -> list[Row]:
+def asgi_rows(samples: Samples, *, is_judged: bool) -> list[Row]:
     """What each adds to the bare application, and what ours is beside the others."""
     over = {
         name: [with_it - bare for with_it, bare in zip(taken, samples["asgi-app"], strict=True)]
         for name, taken in samples.items()
-        if name.startswith("asgi-") and name != "asgi-app"
+        if name.startswith("asgi-") and name not in ("asgi-app", FASTAPI, FASTAPI_WITHOUT)
     }
     header = [
         with_it - without
@@ -203,10 +240,19 @@ def asgi_rows(samples: Samples) -> list[Row]:
             rows.append(_row(name, TITLES[name], over[name], samples))
     if OURS in over and STARLETTE_CONTEXT in over:
         beside = [a + b for a, b in zip(over[STARLETTE_CONTEXT], header, strict=True)]
-        rows.append(_beside("starlette-context + header", over[OURS], beside, samples, 1.0))
+        of, gate = "starlette-context + header", BESIDE_STARLETTE_CONTEXT
+        rows.append(_beside(of, over[OURS], beside, samples, gate, 1.0, is_judged))
     if OURS in over and CORRELATION in over:
-        rows.append(_beside("asgi-correlation-id", over[OURS], over[CORRELATION], samples, 0.5))
+        of, gate = "asgi-correlation-id", BESIDE_CORRELATION
+        rows.append(_beside(of, over[OURS], over[CORRELATION], samples, gate, 0.5, is_judged))
+    if FASTAPI in samples and FASTAPI_WITHOUT in samples:
+        rows.append(_end_to_end(samples))
     return rows
+
+
+def _end_to_end(samples: Samples) -> Row:
+    case = Case(name=FASTAPI, title=TITLES[FASTAPI], statement="pass", of=FASTAPI_WITHOUT)
+    return row_of(case, samples, is_judged=False)
 
 
 def _row(name: str, title: str, over: list[float], samples: Samples) -> Row:
@@ -220,15 +266,26 @@ def _row(name: str, title: str, over: list[float], samples: Samples) -> Row:
     )
 
 
-def _beside(of: str, ours: list[float], theirs: list[float], samples: Samples, gate: float) -> Row:
+def _beside(
+    of: str,
+    ours: list[float],
+    theirs: list[float],
+    samples: Samples,
+    gate: float,
+    stretch: float,
+    is_judged: bool,
+) -> Row:
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    ratio = statistics.median(ratios)
     return Row(
         name=f"{OURS} / {of}",
         title=f"ASGI: ringfence / {of}",
         ns=statistics.median(ours),
         x_floor=statistics.median(a / b for a, b in zip(ours, samples["floor"], strict=True)),
-        ratio=statistics.median(ratios),
+        ratio=ratio,
         of=of,
         spread=spread_of(ratios),
         gate=gate,
+        stretch=stretch,
+        verdict=("ok" if ratio <= gate else "FAIL") if is_judged else "info",
     )

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Generator
 from contextvars import Context
 from typing import Any
 
 import attrs
 
-from ringfence import child_context, user_context
+from ringfence import child_context, current_context, user_context
 
+from .asgi import REQUEST, receive, ringfence_around, send
 from .cases import IDS, Floor
 from .timing import drive
 
-__all__ = ["Bytes", "bytes_per_scope"]
+__all__ = ["Bytes", "bytes_per_request", "bytes_per_scope"]
 
 
 @attrs.frozen
@@ -41,6 +43,53 @@ def bytes_per_scope(count: int) -> list[Bytes]:
         ("child", "a child scope, with its context", _each_child(count)),
     ]
     return [Bytes(name, title, each, each / floor) for name, title, each in kinds]
+
+
+def bytes_per_request(count: int) -> list[Bytes]:
+    """
+    What one more request costs that is suspended in its application: behind the middleware, less
+    the same without it, its coroutine, its Context and the server's dict, which all have.
+    """
+    bare = _each_request(count, _suspended)
+    floor = _each(count, Floor)
+    ours = _each_request(count, ringfence_around(_suspended)) - bare
+    read = _each_request(count, ringfence_around(_suspended_reader)) - bare
+    return [
+        Bytes("request", "what an open request adds", ours, ours / floor),
+        Bytes("request-read", "the same, its context read", read, read / floor),
+    ]
+
+
+@types.coroutine
+def _for_ever() -> Generator[None, None, None]:
+    yield
+
+
+async def _suspended(scope: Any, receive: Any, send: Any) -> None:
+    await _for_ever()
+
+
+async def _suspended_reader(scope: Any, receive: Any, send: Any) -> None:
+    current_context()
+    await _for_ever()
+
+
+def _each_request(count: int, app: Any) -> float:
+    requests: list[Any] = [None] * count
+
+    def measured() -> float:
+        began = _traced()
+        for number in range(count):
+            context = Context()
+            coroutine = context.run(app, dict(REQUEST), receive, send)
+            requests[number] = (context, coroutine)
+            context.run(coroutine.send, None)
+        grown = _traced() - began
+        for context, coroutine in requests:
+            context.run(coroutine.close)
+        return grown / count
+
+    return _tracing(measured)
 
 
 def _each(count: int, make: Callable[[], Any]) -> float:
