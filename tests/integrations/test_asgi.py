@@ -740,6 +740,29 @@ async def test_how_a_request_ended(app: Any, outcome: str) -> None:
     assert counters.value(f"request.{outcome}") == 1
 
 
+async def test_a_server_may_say_that_all_is_over_before_its_last_send_returns() -> None:
+    """As hypercorn does: whoever listens meanwhile hears it, and nobody has left early."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_until_gone, scope, receive, send)
+            await respond(send)
+
+    async def receive() -> Any:
+        await is_over.wait()
+        return GONE
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            is_over.set()
+            await anyio.wait_all_tasks_blocked()
+
+    is_over = anyio.Event()
+    scope = request(user="alice-1")
+    await fenced(app)(scope, receive, send)
+    assert scope["ringfence.outcome"] == "completed"
+
+
 async def test_a_client_that_left_may_show_in_send_alone() -> None:
     def lost(message: Any) -> OSError | None:
         return OSError("gone") if message["type"] == "http.response.body" else None

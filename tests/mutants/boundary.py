@@ -461,6 +461,15 @@ MUTANTS: list[Mutant] = [
         f"{ASGI}::test_how_a_request_ended",
     ),
     mutant(
+        "outcome: a response is complete only once the server's last send has returned",
+        "integrations/_exchange.py",
+        "            await self._send(message)\n",
+        "            self._is_complete = False\n"
+        "            await self._send(message)\n"
+        "            self._is_complete = ends\n",
+        f"{ASGI}::test_a_server_may_say_that_all_is_over_before_its_last_send_returns",
+    ),
+    mutant(
         "outcome: a send that fails is not noticed",
         "integrations/_exchange.py",
         "        except OSError:\n            self.is_gone = True\n            raise\n",

@@ -101,13 +101,16 @@ class Exchange:
                 message = _accept(self._scope, message)
             self.is_started = True
             message = with_request_id(message, self.root.request_id)
+        ends = kind in _ENDS and not message.get("more_body")
+        if ends:
+            self._is_complete = True  # hypercorn says that all is over before its `send` returns
         try:
             await self._send(message)
         except OSError:
             self.is_gone = True
             raise
-        if kind in _ENDS and not message.get("more_body"):
-            self.is_started = self._is_complete = True
+        if ends:
+            self.is_started = True
 
     async def answer(self, problem: Problem) -> None:
         """Answer with a problem, where nothing has been answered yet."""
