@@ -164,19 +164,23 @@ def _begin(wire: Wire, way: str, path: str, name: str) -> set[str]:
 
 def ends_by_itself(configuration: Configuration) -> dict[str, frozenset[str]]:
     """Requests that are waited for: they end a second after they began."""
+    requests = {"slow?1": COMPLETED, "stream?1": COMPLETED}
     if configuration.server == "uvicorn":  # it closes its WebSockets at once, with 1012
-        return {"slow?1": COMPLETED, "stream?1": COMPLETED, "push": GONE, "idle": GONE}
-    return dict.fromkeys(("slow?1", "stream?1", "push?1", "idle?1"), COMPLETED)
+        return {**requests, "push": GONE, "idle": GONE}
+    if configuration.server == "granian":  # it ends while a WebSocket's `send` still waits for it
+        return {**requests, "push": CANCELLED, "idle": COMPLETED}
+    return {**requests, "push?1": COMPLETED, "idle?1": COMPLETED}
 
 
 def is_cut_short(configuration: Configuration) -> dict[str, frozenset[str]]:
     """Requests that do not end before their grace is over."""
-    paths = ("slow", "stream", "push", "idle")
+    requests = {"slow": CANCELLED, "stream": CANCELLED}
     if configuration.server == "uvicorn":
-        stubborn = dict.fromkeys(("slow", "stream", "stubborn"), CANCELLED)
-        return {**stubborn, "push": GONE, "idle": GONE}
-    # Hypercorn waits for ever for those that swallow its cancellation.
-    return dict.fromkeys(paths, CANCELLED)
+        return {**requests, "stubborn": CANCELLED, "push": GONE, "idle": GONE}
+    if configuration.server == "granian":  # only who listens is told before the process is killed
+        return {**requests, "push": CANCELLED, "idle": COMPLETED}
+    # Hypercorn would wait for ever for one that swallows its cancellation.
+    return {**requests, "push": CANCELLED, "idle": CANCELLED}
 
 
 # --- what came of it --------------------------------------------------------------------------
@@ -190,7 +194,8 @@ class Verdict:
     Attributes:
         left: open roots, registered objects, connections checked out; -1 if nobody can say.
         miscounted: whether the counters of outcomes say otherwise than the requests.
-        abandoned: how many requests the fence gave up at shutdown.
+        cut_short: how many requests the fence itself cancelled at shutdown.
+        abandoned: how many it gave up.
     """
 
     requests: int
@@ -200,6 +205,7 @@ class Verdict:
     finalised: int
     left: int
     miscounted: bool = False
+    cut_short: int = 0
     abandoned: int = 0
 
     @property
@@ -228,6 +234,7 @@ def judge_the_end(served: Served, asked: list[Asked]) -> Verdict:
     stopped = served.journal("stopped")
     if not stopped:
         return _verdict(served, asked, left=-1)
+    _, cut_short, abandoned = stopped[0]["report"] or (0, 0, 0)
     counts = stopped[0]["counters"].items()
     counted = {name: n for name, n in counts if name.startswith("request.")}
     return _verdict(
@@ -235,7 +242,8 @@ def judge_the_end(served: Served, asked: list[Asked]) -> Verdict:
         asked,
         left=_left(stopped[0]),
         miscounted=counted != _outcomes_of_the_fenced(served),
-        abandoned=0 if stopped[0]["report"] is None else stopped[0]["report"][2],
+        cut_short=cut_short,
+        abandoned=abandoned,
     )
 
 

@@ -15,8 +15,8 @@ import pytest
 
 pytest.importorskip("starlette")
 
-from .matrix import CELLS, Runs, Verdict, expected  # noqa: E402
-from .servers import CONFIGURATIONS, Configuration  # noqa: E402
+from .matrix import CELLS, Runs, Verdict, expected
+from .servers import CONFIGURATIONS, Configuration
 
 EACH = [
     pytest.param(configuration, cell, id=f"{configuration}-{cell}".replace(" ", "-"))
@@ -41,13 +41,32 @@ def runs(request: pytest.FixtureRequest) -> Iterator[Runs]:
 
 @pytest.mark.parametrize(("configuration", "cell"), EACH)
 def test_everybody_is_who_they_are(runs: Runs, configuration: Configuration, cell: str) -> None:
-    assert _faults(runs, configuration, cell, "fenced") == expected(cell, "fenced", configuration)
+    faults = _verdict(runs, configuration, cell, "fenced").faults
+    assert faults == expected(cell, "fenced", configuration)
 
 
 @pytest.mark.parametrize(("configuration", "cell"), EACH)
 def test_set_and_reset_is_not_enough(runs: Runs, configuration: Configuration, cell: str) -> None:
     """The positive control: the same attack, where it succeeds."""
-    assert _faults(runs, configuration, cell, "plain") == expected(cell, "plain", configuration)
+    faults = _verdict(runs, configuration, cell, "plain").faults
+    assert faults == expected(cell, "plain", configuration)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "cell"),
+    [
+        pytest.param(configuration, cell, id=str(configuration).replace(" ", "-"))
+        for configuration in CONFIGURATIONS
+        for server, cell in {"uvicorn": "SIGTERM, grace", "granian": "SIGTERM"}.items()
+        if configuration.server == server
+    ],
+)
+def test_what_the_server_does_not_end_the_fence_does(
+    runs: Runs, configuration: Configuration, cell: str
+) -> None:
+    """A handler that swallows uvicorn's cancellation; one whose `send` granian never answers."""
+    verdict = _verdict(runs, configuration, cell, "fenced")
+    assert (verdict.cut_short, verdict.abandoned) == (1, 0)
 
 
 def test_in_numbers(runs: Runs) -> None:
@@ -62,10 +81,10 @@ def test_in_numbers(runs: Runs) -> None:
     assert killed <= 3 * sum(c.server == "granian" for c in CONFIGURATIONS)
 
 
-def _faults(runs: Runs, configuration: Configuration, cell: str, way: str) -> set[str]:
+def _verdict(runs: Runs, configuration: Configuration, cell: str, way: str) -> Verdict:
     if configuration.missing:
         pytest.skip(f"{', '.join(configuration.missing)} is not installed")
     result = runs.results(configuration, way)[cell]
     if not isinstance(result, Verdict):
         raise result
-    return result.faults
+    return result
