@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import datetime as dt
-import json
-import os
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -28,21 +27,17 @@ from ringfence import (
     current_scope,
 )
 from ringfence.integrations.asgi import OUTCOME, UserContextMiddleware
+from ringfence.integrations.sqlalchemy import Database
 from ringfence.integrations.starlette import each_message
 from ringfence.isolation import registry
 from ringfence.state import open_roots
 
+from .journal import Journal
+
+if TYPE_CHECKING:
+    from .options import Options
+
 _user: ContextVar[str] = ContextVar("user", default="-")
-
-
-class Journal:
-    """A file that is written line by line, at once: what is in it outlives the process."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-
-    def write(self, what: str, **facts: Any) -> None:
-        os.write(self._file, json.dumps({"what": what, **facts}).encode() + b"\n")
 
 
 class Pool:
@@ -53,10 +48,6 @@ class Pool:
         self.database: Any = None
         if loop == "trio":
             return
-        from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-
-        from ringfence.integrations.sqlalchemy import Database
-
         self.engine = create_async_engine(f"sqlite+aiosqlite:///{path}.sqlite", pool_size=20)
         self.database = Database(async_sessionmaker(self.engine))
 
@@ -71,8 +62,6 @@ class Pool:
     async def use(self, session: Any) -> None:
         """Check a connection out, until the session or connection is closed."""
         if self.engine is not None:
-            from sqlalchemy import text
-
             await session.execute(text("select 1"))
 
 
@@ -280,13 +269,13 @@ def _seconds(scope: Any) -> float:
 class Application:
     """By the path: which side, then which handler. Everything is written to the journal."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: Options) -> None:
         self._journal = Journal(options.journal)
-        self._pool = Pool(options.journal, options.loop)
+        self._pool = Pool(options.journal, options.configuration.loop)
         self._fence = Ringfence(
             settings=Settings(drain_timeout=options.drain), database=self._pool.database
         )
-        self._is_fenced = not options.control
+        self._is_fenced = not options.is_control
         fenced, plain = (side(self._journal, self._pool) for side in (Fenced, Plain))
         self._ways = {
             "plain": SetAndReset(self._route(plain)),

@@ -10,7 +10,8 @@ from typing import Any
 
 import attrs
 
-from .servers import Configuration, Served, until
+from .options import Configuration
+from .servers import Served, until
 from .wire import Wire, request
 
 BIG = 512 * 1024

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 from .cells import SERVING, Verdict, ends_by_itself, in_flight, is_cut_short, judge, judge_the_end
-from .servers import CONFIGURATIONS, Configuration, Served, serve
+from .options import CONFIGURATIONS, Configuration
+from .servers import Served, serve
 
 WAYS = ("fenced", "plain")
 CELLS = (*SERVING, "SIGTERM", "SIGTERM, grace")

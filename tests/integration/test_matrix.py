@@ -14,12 +14,15 @@ from collections.abc import Iterator
 import pytest
 
 pytest.importorskip("starlette")
+pytest.importorskip("aiosqlite")
 
 from .matrix import CELLS, Runs, Verdict, expected
-from .servers import CONFIGURATIONS, Configuration
+from .options import CONFIGURATIONS, Configuration
 
 EACH = [
-    pytest.param(configuration, cell, id=f"{configuration}-{cell}".replace(" ", "-"))
+    pytest.param(
+        configuration, cell, id=f"{configuration} {cell}".replace(",", "").replace(" ", "-")
+    )
     for configuration in CONFIGURATIONS
     for cell in CELLS
 ]

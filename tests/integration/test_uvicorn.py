@@ -9,9 +9,11 @@ import pytest
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
+pytest.importorskip("aiosqlite")
 
 from .cells import SERVING, judge
-from .servers import Configuration, Served, serve
+from .options import Configuration
+from .servers import Served, serve
 from .wire import UPGRADE, request
 
 FENCED = ("fenced", "around", "within")

@@ -10,10 +10,12 @@ import pytest
 
 pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
+pytest.importorskip("aiosqlite")
 client = pytest.importorskip("websockets.sync.client")
 exceptions = pytest.importorskip("websockets.exceptions")
 
-from .servers import Configuration, Served, serve, until  # noqa: E402
+from .options import Configuration  # noqa: E402
+from .servers import Served, serve, until  # noqa: E402
 from .wire import HOST, text_frame  # noqa: E402
 
 
