@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import JSONResponse, StreamingResponse
@@ -46,10 +46,15 @@ class Pool:
     def __init__(self, path: Path, loop: str) -> None:
         self.engine: Any = None
         self.database: Any = None
+        self.dropped = 0  # given back by nobody, and found when they were freed
         if loop == "trio":
             return
         self.engine = create_async_engine(f"sqlite+aiosqlite:///{path}.sqlite", pool_size=20)
         self.database = Database(async_sessionmaker(self.engine))
+        event.listen(self.engine.sync_engine, "reset", self._is_reset)
+
+    def _is_reset(self, connection: Any, record: Any, state: Any) -> None:
+        self.dropped += not state.asyncio_safe
 
     @property
     def checked_out(self) -> int:
@@ -319,6 +324,7 @@ class Application:
             "open_roots": len(open_roots()),
             "registry": len(registry),
             "checked_out": self._pool.checked_out,
+            "dropped": self._pool.dropped,
             "counters": counters.snapshot(),
         }
 

@@ -193,7 +193,8 @@ class Verdict:
     What came of the requests of one cell.
 
     Attributes:
-        left: open roots, registered objects, connections checked out; -1 if nobody can say.
+        left: open roots, registered objects, connections checked out or dropped; -1 if nobody
+            can say.
         miscounted: whether the counters of outcomes say otherwise than the requests.
         cut_short: how many requests the fence itself cancelled at shutdown.
         abandoned: how many it gave up.
@@ -273,7 +274,7 @@ def _is_over(served: Served, asked: list[Asked]) -> bool:
 
 
 def _left(state: dict[str, Any]) -> int:
-    return sum(state[name] for name in ("open_roots", "registry", "checked_out"))
+    return sum(state[name] for name in ("open_roots", "registry", "checked_out", "dropped"))
 
 
 def _outcomes_of_the_fenced(served: Served) -> dict[str, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -114,6 +115,7 @@ def main() -> None:
 def _serve(make: Callable[[Options], Any], options: Options) -> None:
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    gc.disable()  # what only the collector would give back is left open
     with Path(f"{options.journal}.errors").open("w") as errors:
         os.dup2(errors.fileno(), sys.stderr.fileno())
     try:
