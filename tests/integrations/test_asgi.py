@@ -740,7 +740,8 @@ async def test_how_a_request_ended(app: Any, outcome: str) -> None:
     assert counters.value(f"request.{outcome}") == 1
 
 
-async def test_a_server_may_say_that_all_is_over_before_its_last_send_returns() -> None:
+@pytest.mark.parametrize("version", ["2.3", "2.4"])
+async def test_a_server_may_say_that_all_is_over_before_its_last_send_returns(version: str) -> None:
     """As hypercorn does: whoever listens meanwhile hears it, and nobody has left early."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -758,7 +759,7 @@ async def test_a_server_may_say_that_all_is_over_before_its_last_send_returns() 
             await anyio.wait_all_tasks_blocked()
 
     is_over = anyio.Event()
-    scope = request(user="alice-1")
+    scope = request(user="alice-1", asgi={"version": "3.0", "spec_version": version})
     await fenced(app)(scope, receive, send)
     assert scope["ringfence.outcome"] == "completed"
 

@@ -26,8 +26,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "outcome: hypercorn's client leaves whenever a stream ends",
         "integrations/_exchange.py",
-        "            self._is_complete = True",
-        "            pass",
+        "            self.is_started = self._is_complete = True\n        return self._send(message)\n",
+        "            self.is_started = True\n        return self._send(message)\n",
         f"{RIGHT}[hypercorn-trio-stream]",
     ),
 ]
