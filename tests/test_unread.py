@@ -81,8 +81,8 @@ def test_it_was_created_when_the_request_began() -> None:
 
 async def test_a_request_that_nobody_asks_about_makes_none() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        with pytest.raises(AttributeError):
-            object.__getattribute__(current_scope(), "_context")
+        assert current_scope().has_user
+        assert current_scope()._context is None
         await respond(send)
 
     await ok(UserContextMiddleware(app, fence=Ringfence(), identify=lambda _: ANN))
@@ -113,10 +113,10 @@ def test_one_that_ends_while_it_is_first_read_has_none(monkeypatch: pytest.Monke
         return make(*facts)
 
     monkeypatch.setattr(context, "_root_context", slowly)
-    assert root._context is None
-    assert root._context is None
-    with pytest.raises(ContextClosedError):
-        root.context  # noqa: B018
+    for _ in range(2):
+        with pytest.raises(ContextClosedError):
+            root.context  # noqa: B018
+        assert root._context is None
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_threads_that_read_it_first_at_once_get_the_same() -> None:
 
         def work(root: RequestScope = root, read: list[Any] = read, start: Any = start) -> None:
             start.wait()
-            read.append(root._context)
+            read.append(root.context)
 
         threads = [threading.Thread(target=work) for _ in range(4)]
         for thread in threads:
@@ -180,9 +180,3 @@ def test_the_ids_that_are_known_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     for number in range(25):
         root_of(Identity(f"user-{number}"), fence, None)
     assert 0 < len(fence.settings.id_rules.known) <= 10
-
-
-def test_nothing_else_is_made_up() -> None:
-    root = root_of(ANN, Ringfence(), None)
-    with pytest.raises(AttributeError, match="`RequestScope` has no `contxt`"):
-        root.contxt  # type: ignore[attr-defined]  # noqa: B018

@@ -473,13 +473,11 @@ def context_of(scope: RequestScope, facts: Facts) -> UserExecutionContext | None
     Two threads that read it first at once get the same.
     """
     with _first_touch:
-        try:
-            made: UserExecutionContext | None = object.__getattribute__(scope, "_context")
-        except AttributeError:
-            made = scope._context = _root_context(scope, *facts)
+        if scope._context is None:
+            scope._context = _root_context(scope, *facts)
         if scope._state is CLOSED:
-            made = scope._context = None
-        return made
+            scope._context = None
+        return scope._context
 
 
 def _root_context(

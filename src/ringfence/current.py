@@ -116,7 +116,9 @@ def current_scope() -> RequestScope:
 def current_context_or_none() -> UserExecutionContext | None:
     """The context of the scope that is open here, or `None` if there is none."""
     scope = _get()
-    return None if scope is None else scope._context
+    if scope is None:
+        return None
+    return scope._context or (scope.context if scope.has_user else None)
 
 
 def current_scope_or_none() -> RequestScope | None:
@@ -422,6 +424,7 @@ def root_of(identity: Identity, fence: Recipes, client_request_id: str | None) -
     scope._settings = settings
     scope._state = NEW
     scope._extras = None
+    scope._context = None
     scope._facts = (identity, client_request_id, _now())
     if identity.claims:
         scope._more().claims = identity.claims
@@ -520,7 +523,7 @@ def managed_user_context(
             rule="type",
         )
     below = current_scope_or_none()
-    here = None if below is None or below._context is None else below._context.request_id
+    here = below.request_id if below is not None and below.has_user else None
     is_child = here is not None and here in (ctx.parent_request_id, ctx.request_id)
     fence = None if below is None else below._recipes
     settings = defaults._default or default_settings() if fence is None else fence.settings

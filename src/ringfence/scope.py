@@ -110,8 +110,7 @@ class RequestScope(Infrastructure):
     _opened_instruction: int
     _closed_code: CodeType | None
     _closed_instruction: int
-    # Of a root that was opened for an `Identity`: what its context will be made of, once it is
-    # read. Until then it has no `_context`, and reading that comes to `__getattr__`.
+    # Only roots of a boundary have it: what their context is made of, when it is first read.
     _facts: Facts
 
     def __init__(
@@ -267,12 +266,6 @@ class RequestScope(Infrastructure):
         if scope is not None:
             scope._below = self._below
 
-    def __getattr__(self, name: str) -> Any:
-        """Only of what is not there: the context of an `Identity`, when it is first read."""
-        if name != "_context":
-            raise AttributeError(f"`RequestScope` has no `{name}`.")
-        return context_of(self, self._facts)
-
     # --- what it is ---------------------------------------------------------------------------
 
     @property
@@ -284,16 +277,19 @@ class RequestScope(Infrastructure):
             NoContextError: a scope of `nobody()`.
             ContextClosedError: it has ended.
         """
-        if self._state is CLOSED:
-            raise self._closed_error()
-        if self._context is None:
-            raise no_user()
-        return self._context
+        context = self._context
+        if context is None and self.has_user:
+            context = context_of(self, self._facts)
+        if context is not None:
+            return context
+        raise self._closed_error() if self._state is CLOSED else no_user()
 
     @property
     def has_user(self) -> bool:
         """Whether there is a context: while it is open, and not `nobody()`'s."""
-        return self._context is not None
+        if self._context is not None:
+            return True
+        return self._state is not CLOSED and hasattr(self, "_facts")
 
     @property
     def request_id(self) -> str:
