@@ -39,7 +39,13 @@ def test_quick_runs_everything_and_judges_nothing() -> None:
     plain = [row for name, row in rows.items() if not name.startswith("asgi")]
     assert all(row["ns"] > 0 for row in plain)
     assert all(row["verdict"].startswith(("info", "skipped: ")) for row in rows.values()), rows
-    assert [kind["name"] for kind in result["bytes"]] == ["floor", "root", "child"]
+    assert [kind["name"] for kind in result["bytes"]] == [
+        "floor",
+        "root",
+        "child",
+        "request",
+        "request-read",
+    ]
     assert len(result["honesty"]) >= 9
     assert "round 1 of" in done.stderr
 
