@@ -40,6 +40,20 @@ def test_reset_forgets() -> None:
     assert counters.value("a") == 0
 
 
+def test_what_the_collector_calls_may_count_too() -> None:
+    """A refused `__del__`, mostly: it would wait for ever for the thread that it runs in."""
+
+    def work() -> None:
+        with counters._lock:
+            counters.count("a")
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert counters.value("a") == 1
+
+
 @pytest.fixture
 def _restless() -> Iterator[None]:
     """Threads take turns as often as can be."""

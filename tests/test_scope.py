@@ -53,6 +53,8 @@ class Database:
     def adopt_session(self, scope: RequestScope, session: object) -> None:
         self.adopted.append((scope, session))
 
+    def serve(self, root: RequestScope) -> None: ...
+
     async def before_response(self, root: RequestScope, status: int) -> None: ...
 
 

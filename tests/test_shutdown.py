@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from contextvars import Context
+from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import Context, copy_context
 from typing import Any
 
 import anyio
 import pytest
 
-from ringfence import DrainReport, Ringfence, Settings, counters, current_scope, user_context
+from ringfence import (
+    DrainReport,
+    Identity,
+    Ringfence,
+    Settings,
+    counters,
+    current_scope,
+    user_context,
+)
+from ringfence.integrations.logging import ContextFilter
 from ringfence.state import open_roots
 from ringfence.tasks import Job, is_on_trio
 
-from .integrations.asgi_driver import Answer, call, fenced, respond
+from .integrations.asgi_driver import Answer, call, fenced, ok, respond
 
 HASTY = Settings(drain_timeout=0.1)
 
@@ -339,3 +349,200 @@ async def test_clean_up_that_had_begun_is_waited_for() -> None:
         await service.began.wait()
     assert service.ran == ["slow"]
     await job.done.wait()
+
+
+# --- who is who -------------------------------------------------------------------------------
+
+
+async def test_two_roots_with_one_request_id_are_two() -> None:
+    """As when one context is entered twice."""
+    fence, ran = Ringfence(settings=HASTY), []
+    began = [anyio.Event(), anyio.Event()]
+
+    async def work(number: int) -> None:
+        async with fence.user_context("alice-1", request_id="r-1"):
+            current_scope().callback(ran.append, number)
+            began[number].set()
+            await anyio.sleep(0.6)
+
+    async with anyio.create_task_group() as tasks:
+        async with fence:
+            for number in range(2):
+                tasks.start_soon(work, number)
+                await began[number].wait()
+        if is_on_trio():
+            assert fence.drain_report == DrainReport(0, 0, ("r-1", "r-1"))
+        else:
+            assert fence.drain_report == DrainReport(0, 2, ())
+            assert sorted(ran) == [0, 1]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_request_id_that_was_abandoned_once_may_come_back(anyio_backend: str) -> None:
+    fence, release = Ringfence(settings=HASTY), asyncio.Event()
+
+    async def work(is_stubborn: bool, began: asyncio.Event) -> None:
+        async with fence.user_context("alice-1", request_id="r-1"):
+            began.set()
+            while not release.is_set():
+                try:
+                    await release.wait()
+                except asyncio.CancelledError:
+                    if not is_stubborn:
+                        raise
+
+    tasks = []
+    for is_stubborn in (True, False):
+        began = asyncio.Event()
+        async with fence:
+            tasks.append(asyncio.create_task(work(is_stubborn, began)))
+            await began.wait()
+    assert fence.drain_report == DrainReport(0, 1, ())
+    release.set()
+    await tasks[0]
+
+
+@pytest.mark.parametrize("within", ["its own", "another", "nobody's"])
+async def test_a_request_that_is_within_another_block_is_found(within: str) -> None:
+    service = Service()
+    other = {"its own": service.fence, "another": Ringfence(), "nobody's": None}[within]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await service.use()
+        async with user_context("service-1", fence=other):
+            service.began.set()
+            await anyio.sleep_forever()
+
+    answer = await service.serve(app)
+    assert (answer.status, answer.outcome) == (503, "cancelled")
+    assert service.ran == CLEANED_UP
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancellation_that_a_handler_took_back_does_not_excuse_the_servers(
+    anyio_backend: str,
+) -> None:
+    service, tasks = Service(Settings(drain_timeout=0.2)), []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+        service.began.set()
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            task.uncancel()
+        asyncio.get_running_loop().call_soon(task.cancel)
+        await asyncio.sleep(30)
+
+    answer = await service.serve(app)
+    assert isinstance(answer.error, asyncio.CancelledError)
+    assert answer.messages == []
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("how", ["stack", "awaitable"])
+async def test_a_bystander_is_left_alone(anyio_backend: str, how: str) -> None:
+    fence, began, ran = Ringfence(settings=HASTY), asyncio.Event(), []
+
+    class Wrapped:
+        def __init__(self, coroutine: Any) -> None:
+            self.coroutine = coroutine
+
+        def __await__(self) -> Any:
+            return self.coroutine.__await__()
+
+    async def bystander() -> None:
+        await asyncio.sleep(0.4)
+        ran.append("bystander")
+
+    async def body() -> None:
+        ran.append(asyncio.create_task(bystander()))
+        current_scope().callback(ran.append, "finaliser")
+        began.set()
+        await asyncio.sleep(30)
+
+    async def request() -> None:
+        if how == "stack":
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(fence.user_context("alice-1"))
+                await body()
+        async with fence.user_context("alice-1"):
+            await body()
+
+    async def outer() -> None:
+        await Wrapped(request())
+
+    task = asyncio.create_task(outer())
+    async with fence:
+        await began.wait()
+    assert fence.drain_report == DrainReport(0, 1, ())
+    assert task.cancelled()
+    await ran[0]
+    assert ran[1:] == ["finaliser", "bystander"]
+
+
+async def test_many_requests_are_found_in_one_look() -> None:
+    fence, began = Ringfence(settings=HASTY), anyio.Event()
+    count = 400
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            began.set()
+        await anyio.sleep_forever()
+
+    async def client() -> None:
+        statuses.append((await call(middleware, user="alice-1")).status)
+
+    left, statuses = count, list[int]()
+    middleware = fenced(app, fence=fence)
+    async with anyio.create_task_group() as tasks:
+        async with fence:
+            for _ in range(count):
+                tasks.start_soon(client)
+            await began.wait()
+            before = time.thread_time()
+    assert time.thread_time() - before < 2
+    assert statuses == [503] * count
+    assert fence.drain_report == DrainReport(0, count, ())
+
+
+async def test_who_is_being_identified_when_the_fence_is_left_is_refused() -> None:
+    fence, asked, go = Ringfence(), anyio.Event(), anyio.Event()
+
+    async def slowly(connection: Any) -> Identity:
+        asked.set()
+        await go.wait()
+        return Identity("alice-1")
+
+    async def never(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError("served by an application that has stopped")
+
+    async def client() -> None:
+        answers.append(await ok(fenced(never, fence=fence, identify=slowly)))
+
+    answers: list[Answer] = []
+    async with anyio.create_task_group() as tasks:
+        async with fence:
+            tasks.start_soon(client)
+            await asked.wait()
+        go.set()
+    assert [answer.status for answer in answers] == [503]
+
+
+async def test_a_refusal_is_nobodys_in_the_log_while_draining_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fence = Ringfence()
+    caplog.handler.addFilter(ContextFilter())
+    async with user_context("alice-1"):
+        leaked = copy_context()
+    fence.is_draining = True
+    with caplog.at_level(logging.INFO, "ringfence.asgi"):
+        answer = await call(fenced(respond, fence=fence), user="alice-1", context=leaked)
+    assert answer.status == 503
+    [record] = [r for r in caplog.records if "refused" in r.getMessage()]
+    assert vars(record)["user_id"] == "-"

@@ -43,7 +43,7 @@ ANN = Identity("ann-1", "acme", expires_at=NOON, claims={"roles": ["admin"]})
 
 def _opened(identity: Identity = ANN, fence: Ringfence | None = None) -> RequestScope:
     root = root_of(identity, fence or Ringfence(), "client-1")
-    root.open_unread(CODE)
+    root._open_unread(CODE)
     return root
 
 
@@ -61,14 +61,14 @@ async def test_it_is_the_context_that_user_context_would_have_given() -> None:
         assert type(late) is type(ctx)
     async with child_context("tool") as child:
         assert (child.user_id, child.thread_id) == (late.user_id, late.thread_id)
-    await root.close(None, CODE)
+    await root._close(None, CODE)
 
 
 async def test_each_reader_gets_the_same() -> None:
     root = _opened()
     late = current_context()
     assert late is current_context() is current_context_or_none() is root.context
-    await root.close(None, CODE)
+    await root._close(None, CODE)
 
 
 def test_it_was_created_when_the_request_began() -> None:
@@ -146,6 +146,51 @@ def test_threads_that_read_it_first_at_once_get_the_same() -> None:
         root._end(CODE, 0)
         assert len(read) == 4
         assert all(each is read[0] for each in read)
+
+
+def test_what_the_collector_calls_while_it_is_made_may_read_it_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A log record, mostly: it would wait for ever for the thread that it runs in."""
+    root, seen = _opened(), []
+    make = context._root_context
+
+    def interrupted(*facts: Any) -> UserExecutionContext:
+        monkeypatch.setattr(context, "_root_context", make)
+        seen.append(root.context)
+        return make(*facts)
+
+    monkeypatch.setattr(context, "_root_context", interrupted)
+    thread = threading.Thread(target=lambda: seen.append(root.context), daemon=True)
+    thread.start()
+    thread.join(10)
+    root._end(CODE, 0)
+    assert len(seen) == 2, "it waits for ever"
+    assert seen[0] is seen[1]
+
+
+async def test_a_time_is_kept_as_user_context_keeps_it() -> None:
+    far = dt.timezone(dt.timedelta(hours=2))
+    root = _opened(Identity("ann-1", expires_at=NOON.astimezone(far)))
+    expires_at = current_context().expires_at
+    assert expires_at is not None
+    assert (expires_at, expires_at.utcoffset()) == (NOON, dt.timedelta(0))
+    await root._close(None, CODE)
+    late = dt.datetime.max.replace(tzinfo=dt.timezone(-dt.timedelta(hours=5)))
+    with pytest.raises(InvalidContextError):
+        root_of(Identity("ann-1", expires_at=late), Ringfence(), None)
+
+
+async def test_or_none_gives_none_when_it_ends_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = _opened()
+    make = context._root_context
+
+    def slowly(*facts: Any) -> UserExecutionContext:
+        root._end(CODE, 0)
+        return make(*facts)
+
+    monkeypatch.setattr(context, "_root_context", slowly)
+    assert current_context_or_none() is None
 
 
 @pytest.mark.parametrize(

@@ -27,14 +27,13 @@ from .settings import Settings, default_settings
 from .state import CLOSED
 
 if TYPE_CHECKING:
-    from .identity import Identity
     from .scope import RequestScope
 
 __all__ = ["UserExecutionContext", "validate_user_context"]
 
-_first_touch = threading.Lock()
-Facts = tuple["Identity", str | None, int]
-"""Who, what the client called the request, and when it began: nanoseconds of the epoch."""
+_first_touch = threading.RLock()  # what the collector calls may come back
+Facts = tuple[str, str | None, dt.datetime | None, str | None, int]
+"""User, tenant, expiry, what the client called the request, when it began (epoch nanoseconds)."""
 
 
 @attrs.frozen(init=False, eq=False, repr=False, order=False, getstate_setstate=False)
@@ -470,27 +469,34 @@ def context_of(scope: RequestScope, facts: Facts) -> UserExecutionContext | None
     """
     The context of a root that had none yet, made of `facts`; `None` if it has ended meanwhile.
 
-    Two threads that read it first at once get the same.
+    Two threads that read it first at once get the same. It is made before the lock is taken: the
+    collector may run meanwhile, and what it collects may log, which reads the context.
     """
+    made = _root_context(scope, *facts)
     with _first_touch:
         if scope._context is None:
-            scope._context = _root_context(scope, *facts)
+            scope._context = made
         if scope._state is CLOSED:
             scope._context = None
         return scope._context
 
 
 def _root_context(
-    scope: RequestScope, identity: Identity, client_request_id: str | None, created: int
+    scope: RequestScope,
+    user_id: str,
+    tenant_id: str | None,
+    expires_at: dt.datetime | None,
+    client_request_id: str | None,
+    created: int,
 ) -> UserExecutionContext:
     draft: Any = draft_of(UserExecutionContext)()
-    draft.user_id = identity.user_id
+    draft.user_id = user_id
     draft.thread_id = generate_id()
     draft.run_id = generate_id()
     draft.request_id = scope.request_id
     draft.operation_depth = 0
-    draft.tenant_id = identity.tenant_id
-    draft.expires_at = identity.expires_at
+    draft.tenant_id = tenant_id
+    draft.expires_at = expires_at
     draft.client_request_id = client_request_id
     draft.websocket_client_id = draft.parent_request_id = None
     draft._session = draft._agent = draft._audit = draft._operation = None

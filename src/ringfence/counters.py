@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 __all__ = ["count", "reset", "snapshot", "ticker", "value"]
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # what the collector calls may count, too
 _counts: dict[str, int] = {}
 _tickers: dict[str, itertools.count[int]] = {}
 _forgotten: dict[str, int] = {}  # how far each ticker had come when all was reset

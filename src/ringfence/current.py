@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 from . import isolation
 from . import settings as defaults
 from .checks import checked_data, checked_time
-from .context import UserExecutionContext
+from .context import UserExecutionContext, context_of
 from .drafts import bound_copy, derive_child, draft_of
 from .errors import ConfigurationError, InvalidContextError, WrongTypeError
 from .identifiers import _pool, generate_id
@@ -118,7 +118,10 @@ def current_context_or_none() -> UserExecutionContext | None:
     scope = _get()
     if scope is None:
         return None
-    return scope._context or (scope.context if scope.has_user else None)
+    context = scope._context
+    if context is None and scope.has_user:  # of a boundary, and not read yet
+        return context_of(scope, scope._facts)
+    return context
 
 
 def current_scope_or_none() -> RequestScope | None:
@@ -412,6 +415,9 @@ def root_of(identity: Identity, fence: Recipes, client_request_id: str | None) -
         rules.learn("user_id", user_id)
     if identity.tenant_id is not None:
         rules.check("tenant_id", identity.tenant_id)
+    expires_at = identity.expires_at
+    if expires_at is not None:
+        expires_at = checked_time("expires_at", expires_at)
     try:
         request_id = _next_id()
     except IndexError:
@@ -425,7 +431,7 @@ def root_of(identity: Identity, fence: Recipes, client_request_id: str | None) -
     scope._state = NEW
     scope._extras = None
     scope._context = None
-    scope._facts = (identity, client_request_id, _now())
+    scope._facts = (user_id, identity.tenant_id, expires_at, client_request_id, _now())
     if identity.claims:
         scope._more().claims = identity.claims
     return scope

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import Context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
+from weakref import WeakSet
 
 from . import counters
 from .context import UserExecutionContext
@@ -130,7 +131,7 @@ class Ringfence(Infrastructure):
         self.is_on_trio = False  # whether it was opened there
         self.drain_report: DrainReport | None = None
         self._detached: set[Detached] = set()
-        self._given_up: set[str] = set()  # request ids of what earlier shutdowns abandoned
+        self._given_up: WeakSet[RequestScope] = WeakSet()  # what earlier shutdowns abandoned
 
     # --- its life -----------------------------------------------------------------------------
 

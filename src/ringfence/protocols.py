@@ -20,6 +20,9 @@ class SessionSource(Protocol):
     def adopt_session(self, scope: RequestScope, session: Any) -> None:
         """Guard a session that was given explicitly, until the root of `scope` closes."""
 
+    def serve(self, root: RequestScope) -> None:
+        """Note that this root is that of an HTTP request."""
+
     async def before_response(self, root: RequestScope, status: int) -> None:
         """Settle the tree's open sessions before a response with this status starts."""
 
@@ -64,6 +67,11 @@ class Recipes(Protocol):
     @property
     def database(self) -> SessionSource | None:
         """Where sessions come from, if anywhere."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody will wait, at shutdown, for what is opened."""
+        ...
 
     @property
     def is_draining(self) -> bool:

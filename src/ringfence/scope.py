@@ -25,6 +25,7 @@ from .generators import EXIT_STACK, GENERATOR_FLAGS, place
 from .isolation import Claimant, Infrastructure
 from .refusals import check_owner, draining, foreign_session, no_user, nothing_open
 from .state import CLOSED, CLOSING, NEW, OPEN, State, _get, _set, roots
+from .tasks import running_task
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -74,7 +75,7 @@ class _Extras:
         self.exc: BaseException | None = None
         self.in_generator = False
         self.is_admitted = False  # although the fence is draining
-        self.is_cut_short = False  # cancelled by the fence's draining
+        self.is_cut_short = False  # of a root: see the property
         self.parent_closed = False
         self.session: Any = None
         self.session_mode: str | None = None
@@ -134,9 +135,11 @@ class RequestScope(Infrastructure):
     async def __aenter__(self) -> Any:
         frame = _getframe(1)
         code = frame.f_code
+        opener = None  # for shutdown, which could not find it on a stack
         if code.co_flags & GENERATOR_FLAGS or code is EXIT_STACK:
             if self._extras is None or not self._extras.in_generator:
                 generators.refuse_generators(frame, self._settings.block_drivers)
+            opener = running_task()
         if self._state is not NEW:
             raise self._reentered()
         below = _get()
@@ -154,7 +157,7 @@ class RequestScope(Infrastructure):
             if self._recipes is not None and self._recipes.is_draining:
                 if self._extras is None or not self._extras.is_admitted:
                     raise draining()
-            roots[self] = None
+            roots[self] = opener
         self._below = below
         self._opened_code = code
         self._opened_instruction = frame.f_lasti
@@ -190,7 +193,7 @@ class RequestScope(Infrastructure):
         extras.timeout_block = anyio.fail_after(extras.deadline - anyio.current_time())
         extras.cancel_scope = extras.timeout_block.__enter__()
 
-    def open_unread(self, code: CodeType) -> None:
+    def _open_unread(self, code: CodeType) -> None:
         """
         Enter a root whose context need not be made yet. For the middleware, which reads none.
 
@@ -209,8 +212,8 @@ class RequestScope(Infrastructure):
         self._state = OPEN
         _set(self)
 
-    async def close(self, exc: BaseException | None, code: CodeType) -> None:
-        """Leave what `open_unread` has entered, whose body ended with `exc`; may raise another."""
+    async def _close(self, exc: BaseException | None, code: CodeType) -> None:
+        """Leave what `_open_unread` has entered, whose body ended with `exc`; may raise another."""
         await closing.leave(self, exc, code, 0)
 
     async def __aexit__(
@@ -323,7 +326,7 @@ class RequestScope(Infrastructure):
 
     @property
     def is_cut_short(self) -> bool:
-        """Whether shutdown cancelled this request: set on its root, once the grace is over."""
+        """Whether it could not come to its end: shutdown cancelled it, or its client left."""
         return self._extras is not None and self._extras.is_cut_short
 
     @property
@@ -332,7 +335,7 @@ class RequestScope(Infrastructure):
         if self._state not in (CLOSING, CLOSED):
             return False
         extras = self._extras
-        return extras is None or (extras.exc is None and not extras.parent_closed)
+        return extras is None or not (extras.exc or extras.parent_closed or extras.is_cut_short)
 
     @property
     def deadline(self) -> float | None:

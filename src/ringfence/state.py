@@ -23,7 +23,7 @@ _get = _current.get
 _set = _current.set
 
 roots: dict[RequestScope, Any] = {}
-"""The open roots, and the cancel scope that a root's block stands in, if it was given one."""
+"""The open roots, each with what would cancel its block, a task or a cancel scope, if known."""
 
 
 def open_roots() -> list[RequestScope]:

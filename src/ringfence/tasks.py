@@ -8,7 +8,6 @@ import gc
 import inspect
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from contextvars import ContextVar
 from types import CodeType
 from typing import Any
 
@@ -16,9 +15,11 @@ import anyio
 
 from . import counters
 
-__all__ = ["Job", "Tasks", "holders_of", "is_cancellation", "is_on_trio", "spawn", "wait_out"]
+__all__ = [
+    "Job", "codes_of", "context_of", "is_cancellation", "is_on_trio", "running_task", "spawn",
+    "wait_out",
+]  # fmt: skip
 
-Tasks = list[asyncio.Task[Any]]
 _running: set[asyncio.Task[None]] = set()  # the event loop itself keeps weak references only
 
 
@@ -36,37 +37,42 @@ def is_cancellation(error: BaseException | None) -> bool:
     return trio is not None and isinstance(error, trio.Cancelled)
 
 
-def holders_of(variable: ContextVar[Any], code: CodeType, holds: Callable[[Any], bool]) -> Tasks:
-    """
-    The tasks of this event loop in whose own context `holds` is true of `variable`.
-
-    Those that stand in a function with this code: others have inherited the value. If none is
-    seen to, all but those of `spawn`, which are nobody's to cancel.
-    """
-    found = [task for task in asyncio.all_tasks() if holds(_context_of(task).get(variable))]
-    standing = [task for task in found if code in _codes_of(task)]
-    return standing or [task for task in found if not isinstance(task, _LoopTask)]
-
-
 if sys.version_info >= (3, 12):
 
-    def _context_of(task: asyncio.Task[Any]) -> contextvars.Context:
+    def context_of(task: asyncio.Task[Any]) -> contextvars.Context:
+        """The context that a task runs in."""
         return task.get_context()
 
 else:
 
-    def _context_of(task: asyncio.Task[Any]) -> contextvars.Context:
-        """Python 3.11 does not say; the first context that a task refers to is its own."""
+    def context_of(task: asyncio.Task[Any]) -> contextvars.Context:
+        """The context that a task runs in: the first it refers to, as Python 3.11 does not say."""
         parts = [*gc.get_referents(task), *getattr(task, "__dict__", {}).values()]
         return next(part for part in parts if type(part) is contextvars.Context)
 
 
-def _codes_of(task: asyncio.Task[Any]) -> Iterator[CodeType]:
+def codes_of(task: asyncio.Task[Any]) -> Iterator[CodeType]:
     """The code of the coroutines that a task stands in, one awaiting the next."""
     awaited: Any = task.get_coro()
-    while inspect.iscoroutine(awaited):
-        yield awaited.cr_code
-        awaited = awaited.cr_await
+    while awaited is not None:
+        if inspect.iscoroutine(awaited):
+            yield awaited.cr_code
+            awaited = awaited.cr_await
+        elif inspect.isgenerator(awaited):  # an `__await__` method
+            awaited = awaited.gi_yieldfrom
+        elif type(awaited).__name__ == "coroutine_wrapper":  # what `coroutine.__await__()` gives
+            awaited = next(iter(gc.get_referents(awaited)), None)
+        else:
+            return
+
+
+def running_task() -> asyncio.Task[Any] | None:
+    """The asyncio task that runs here, if one does and others may cancel it."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return None
+    return None if isinstance(task, _LoopTask) else task
 
 
 class _LoopTask(asyncio.Task[None]):

@@ -23,8 +23,12 @@ def identify(connection: Connection) -> Identity | None:
     return None if user is None else Identity(user)
 
 
+FENCE = Ringfence()
+"""Of whoever names no other; never opened."""
+
+
 def fenced(app: Any, **options: Any) -> UserContextMiddleware:
-    return UserContextMiddleware(app, **{"fence": Ringfence(), "identify": identify, **options})
+    return UserContextMiddleware(app, **{"fence": FENCE, "identify": identify, **options})
 
 
 async def respond(send: Any, status: int = 200, body: bytes = b"ok") -> None:

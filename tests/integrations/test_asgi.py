@@ -352,6 +352,38 @@ async def test_inside_a_user_context_of_the_application_it_passes_as_that() -> N
     assert (await ok(fenced(on_behalf), user="alice-1")).body == b"bob-22"
 
 
+async def test_within_a_middleware_of_another_fence_it_refuses_to_guess(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its own `identify` would be passed by."""
+    answer = await ok(fenced(fenced(never, fence=Ringfence())), user="alice-1")
+    assert answer.status == 500
+    assert answer.problem["type"] == "urn:ringfence:error:RF801"
+    assert "Give both the same `fence`" in caplog.text
+
+
+async def test_the_request_id_that_is_shown_is_that_of_the_users_own_root() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(current_context().request_id)
+        await respond(send)
+
+    seen: list[str] = []
+    for spec_version in ("2.3", "2.4"):
+        asgi = {"version": "3.0", "spec_version": spec_version}
+        answer = await ok(
+            fenced(fenced(app), required=False, exclude=("/",)), user="a-1", asgi=asgi
+        )
+        assert answer.headers["x-request-id"] == seen.pop()
+    refused = await ok(fenced(fenced(never), exclude=("/",)))
+    assert refused.problem["instance"] == f"urn:uuid:{refused.headers['x-request-id']}"
+
+
+async def test_a_fence_is_made_and_identify_is_a_function() -> None:
+    for options in ({"fence": Ringfence}, {"identify": None}):
+        with pytest.raises(ConfigurationError, match="Write `UserContextMiddleware"):
+            fenced(never, **options)
+
+
 async def test_nobody_outside_is_not_enough_where_a_user_is_required() -> None:
     outer_open = {"exclude": ("/", "/v1/")}
     assert (await ok(fenced(fenced(never), **outer_open))).status == 401
@@ -435,21 +467,46 @@ async def test_refused_credentials_are_nobody_s_where_none_are_required(case: st
 
 
 async def test_other_errors_of_identify_pass_untouched() -> None:
-    for error in (OSError("the database is away"), NoContextError("a bug")):
-        answer = await call(fenced(never, identify=_raise(error), required=False))
-        assert answer.error is error
-        assert answer.messages == []
+    error = OSError("the database is away")
+    answer = await call(fenced(never, identify=_raise(error), required=False))
+    assert answer.error is error
+    assert answer.messages == []
+
+
+async def test_errors_of_ringfence_out_of_identify_are_faults_that_the_log_explains(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    error = NoContextError("a bug")
+    answer = await ok(fenced(never, identify=_raise(error), required=False))
+    assert answer.status == 500
+    assert answer.problem["type"] == "urn:ringfence:error:RF101"
+    assert [r.exc_info[1] for r in caplog.records if r.exc_info] == [error]
+
+
+@pytest.mark.parametrize("required", [True, False])
+async def test_ids_that_no_context_may_hold_are_explained_in_the_log(
+    required: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = fenced(never if required else whoami, identify=lambda _: Identity(17), required=required)  # type: ignore[arg-type]
+    assert (await ok(app)).status == (401 if required else 200)
+    [record] = [r for r in caplog.records if r.levelno == logging.WARNING]
+    assert "str(user.id)" in record.getMessage()
 
 
 @pytest.mark.parametrize("wrong", ["alice-1", {"sub": "alice-1"}, True, 0])
-async def test_identify_answers_with_an_identity(wrong: object) -> None:
+async def test_identify_answers_with_an_identity(
+    wrong: object, caplog: pytest.LogCaptureFixture
+) -> None:
     async def later(connection: Connection) -> Any:
         return wrong
 
     for who in (later, lambda connection: wrong):
-        answer = await call(fenced(never, identify=who, required=False))
-        assert isinstance(answer.error, ConfigurationError)
-        assert "alice" not in str(answer.error)
+        caplog.clear()
+        answer = await ok(fenced(never, identify=who, required=False))
+        assert answer.status == 500
+        [error] = [r.exc_info[1] for r in caplog.records if r.exc_info]
+        assert isinstance(error, ConfigurationError)
+        assert "alice" not in str(error)
 
 
 # --- the connection ---------------------------------------------------------------------------
@@ -820,6 +877,8 @@ class Ledger:
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
         self.asked: list[tuple[str, int]] = []
+
+    def serve(self, root: RequestScope) -> None: ...
 
     async def before_response(self, root: RequestScope, status: int) -> None:
         assert current_scope() is root

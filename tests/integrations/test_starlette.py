@@ -27,7 +27,6 @@ from ringfence import (
     Identity,
     NoContextError,
     OwnershipError,
-    Ringfence,
     counters,
     current_context,
     current_scope,
@@ -38,7 +37,7 @@ from ringfence.integrations.starlette import (
     exception_handlers,
 )
 
-from .asgi_driver import call, ok
+from .asgi_driver import FENCE, call, ok
 
 
 async def identify(connection: HTTPConnection) -> Identity | None:
@@ -115,7 +114,7 @@ def application(
     **starlette: Any,
 ) -> Starlette:
     ours = Middleware(
-        UserContextMiddleware, **{"fence": Ringfence(), "identify": identify, **(options or {})}
+        UserContextMiddleware, **{"fence": FENCE, "identify": identify, **(options or {})}
     )
     app = Starlette(routes=routes, middleware=[*before, ours, *after], **starlette)
     app.state.ran = []
@@ -302,13 +301,18 @@ class Nameless(BaseUser):
     display_name = "alice-1"  # type: ignore[assignment]
 
 
-async def test_a_display_name_is_no_identity() -> None:
-    answer = await call(authenticated(Nameless), user="alice-1")
-    assert isinstance(answer.error, ConfigurationError)
-    assert "user_id=" in answer.error.remedy
+async def test_a_display_name_is_no_identity(caplog: pytest.LogCaptureFixture) -> None:
+    assert (await ok(authenticated(Nameless), user="alice-1")).status == 500
+    [error] = [r.exc_info[1] for r in caplog.records if r.exc_info]
+    assert isinstance(error, ConfigurationError)
+    assert "user_id=" in error.remedy
 
 
-async def test_without_the_authentication_middleware_it_says_where_it_stands() -> None:
-    answer = await call(application(options={"identify": AuthenticatedUser()}), user="alice-1")
-    assert isinstance(answer.error, ConfigurationError)
-    assert "before `UserContextMiddleware`" in answer.error.remedy
+async def test_without_the_authentication_middleware_it_says_where_it_stands(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = application(options={"identify": AuthenticatedUser()})
+    assert (await ok(app, user="alice-1")).status == 500
+    [error] = [r.exc_info[1] for r in caplog.records if r.exc_info]
+    assert isinstance(error, ConfigurationError)
+    assert "before `UserContextMiddleware`" in error.remedy

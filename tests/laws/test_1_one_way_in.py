@@ -49,7 +49,7 @@ def test_the_variable_is_set_on_the_way_in_and_out_of_a_scope_and_nowhere_else()
         "scope:__aenter__",
         "scope:__aexit__",
         "scope:_end",
-        "scope:open_unread",
+        "scope:_open_unread",
         "scope:_own_context",  # in a copy, for clean-up of this very scope
         "closing:_rejoin",
         "closing:_finish_elsewhere",

@@ -11,6 +11,8 @@ from anyio.lowlevel import checkpoint
 
 from .. import counters
 from ..errors import DrainingError, RingfenceError
+from ..shutdown import STOPPED
+from ..state import _get
 from ..tasks import is_cancellation
 from .problems import Problem, problem_of, send_problem
 
@@ -82,7 +84,7 @@ class Exchange:
         kind = message["type"]
         if kind == "http.response.start":
             self.is_started = True
-            message = with_request_id(message, self.root._request_id)
+            message = with_request_id(message, self.root)
         elif kind in _ENDS and not message.get("more_body"):
             self.is_started = self._is_complete = True
         return self._send(message)
@@ -100,7 +102,7 @@ class Exchange:
             elif kind == "websocket.accept":
                 message = _accept(self._scope, message)
             self.is_started = True
-            message = with_request_id(message, self.root.request_id)
+            message = with_request_id(message, self.root)
         ends = kind in _ENDS and not message.get("more_body")
         if ends:
             self._is_complete = True  # hypercorn says that all is over before its `send` returns
@@ -123,7 +125,7 @@ class Exchange:
             return False
         if isinstance(error, asyncio.CancelledError):
             task = asyncio.current_task()
-            return task is not None and task.uncancel() == 0
+            return error.args == (STOPPED,) and task is not None and task.uncancel() == 0
         return isinstance(error, DrainingError)
 
     def outcome(self, error: BaseException | None) -> str:
@@ -170,12 +172,23 @@ class Exchange:
             raise OSError("The response was replaced; nobody reads this stream.")
 
 
-def with_request_id(message: Mapping[str, Any], request_id: str) -> dict[str, Any]:
+def with_request_id(message: Mapping[str, Any], root: RequestScope) -> Mapping[str, Any]:
     """
     The message with our header instead of any other of that name.
 
-    The application's own list is left as it is: many responses may share it.
+    But for that of a root within ours, as when the middleware is mounted again and knows the
+    user: the application has run in that one.
     """
+    here = _get()
+    if here is not None and here._root is not root and here._root is not None:
+        within = here._root._request_id.encode()
+        if (REQUEST_ID, within) in message.get("headers", ()):
+            return message
+    return _with_header(message, root._request_id)
+
+
+def _with_header(message: Mapping[str, Any], request_id: str) -> dict[str, Any]:
+    """A copy: the application's own message and list are left as they are, many may share them."""
     headers = [*message.get("headers", ())]
     for pair in headers:
         if pair[0] == REQUEST_ID:
@@ -217,6 +230,6 @@ async def answer(problem: Problem, request_id: str, scope: Scope, send: Send) ->
         await send_problem(send, problem, request_id, prefix="websocket.http.response")
     else:
         accept = _accept(scope, {"type": "websocket.accept"})
-        await send(with_request_id(accept, request_id))
+        await send(_with_header(accept, request_id))
         code = CLOSE_CODES.get(problem.status, 1008)
         await send({"type": "websocket.close", "code": code, "reason": problem.title})

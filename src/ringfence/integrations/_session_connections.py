@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, literal, select
 from sqlalchemy.engine import ExceptionContext, ExecutionContext
 
 from ..errors import DatabasePolicyError
@@ -56,13 +56,25 @@ def _close(connection: Connection) -> None:
         times.given_back()
 
 
+def _invalidate(connection: Connection, exception: BaseException | None = None) -> None:
+    Connection.invalidate(connection, exception)
+    _lost(connection)
+
+
+def _lost(connection: Connection) -> None:
+    times: ConnectionTimes | None = vars(connection).get(TIMES)
+    if times is not None:
+        times.given_back()
+
+
 for _name in (
     "begin", "begin_nested", "begin_twophase", "commit", "detach", "exec_driver_sql", "execute",
-    "execution_options", "get_nested_transaction", "get_transaction", "invalidate", "rollback",
+    "execution_options", "get_nested_transaction", "get_transaction", "rollback",
     "scalar",
 ):  # fmt: skip
     setattr(WatchedConnection, _name, _checked(getattr(Connection, _name)))
 WatchedConnection.close = _checked(_close)  # type: ignore[method-assign]
+WatchedConnection.invalidate = _checked(_invalidate)  # type: ignore[method-assign]
 # Also the way to the driver's own connection: beneath it nothing is checked, and whoever holds a
 # `Transaction` comes by here to end it.
 WatchedConnection.connection = property(  # type: ignore[assignment, method-assign]
@@ -83,7 +95,7 @@ def watch(guard: SessionGuard, connection: Connection) -> None:
     event.listen(engine, "before_cursor_execute", _before_cursor_execute)
     event.listen(engine, "after_cursor_execute", _after_cursor_execute)
     event.listen(engine, "handle_error", _on_error)
-    event.listen(engine, "commit", _work)
+    event.listen(engine, "commit", _before_commit)
     event.listen(engine, "rollback", _work)
 
 
@@ -96,6 +108,19 @@ def unwatch(connection: Connection) -> None:
 
 def _guard_on(connection: Connection) -> SessionGuard | None:
     return vars(connection).get(GUARD)
+
+
+def _before_commit(connection: Connection) -> None:
+    """
+    Ask a connection on which something failed whether its transaction still lives.
+
+    PostgreSQL answers the COMMIT of an aborted transaction by rolling back, and says nothing.
+    """
+    _work(connection)
+    guard = _guard_on(connection)
+    if guard is not None and guard.failed_on is connection:
+        guard.failed_on = None
+        Connection.scalar(connection, select(literal(1)))
 
 
 def _work(connection: Connection) -> None:
@@ -153,7 +178,11 @@ def _on_error(failure: ExceptionContext) -> DatabasePolicyError | None:
     guard = None if connection is None else _guard_on(connection)
     if connection is None or guard is None:
         return None
-    _rest(connection)
+    if connection.invalidated:  # a cancelled statement costs its connection
+        _lost(connection)
+    else:
+        _rest(connection)
+    guard.failed_on = connection
     return name_the_holder(guard, connection, failure.original_exception)
 
 
@@ -169,6 +198,8 @@ def read_only(scope: RequestScope) -> DatabasePolicyError:
 
 _READING = frozenset("SELECT VALUES SHOW EXPLAIN PRAGMA SET SAVEPOINT RELEASE ROLLBACK".split())
 _FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)", re.DOTALL)
+_NOT_CODE = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/", re.DOTALL)
+_MORE = re.compile(r";\s*\S|\bINTO\b", re.IGNORECASE)  # another statement, or a table made
 _CHANGING = re.compile(r"\b(?:INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
 _LOCKING = re.compile(r"\bFOR\s+(?:NO\s+KEY\s+UPDATE|UPDATE|KEY\s+SHARE|SHARE)\b", re.IGNORECASE)
 
@@ -182,10 +213,13 @@ def effect_of(statement: str) -> Literal["reads", "locks", "writes"]:
     """
     found = _FIRST_WORD.match(statement)
     word = found[1].upper() if found else ""
-    if word == "WITH":
+    upper = statement.upper()
+    if word == "WITH" or (word == "EXPLAIN" and "ANALY" in upper):
         word = "WRITE" if _CHANGING.search(statement) else "SELECT"
     if word not in _READING:
         return "writes"
-    if "FOR" in statement.upper() and _LOCKING.search(statement):  # the search alone is slow
+    if (";" in upper or "INTO" in upper) and _MORE.search(_NOT_CODE.sub("", statement)):
+        return "writes"
+    if "FOR" in upper and _LOCKING.search(statement):  # the search alone is slow
         return "locks"
     return "reads"

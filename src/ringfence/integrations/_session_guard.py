@@ -39,11 +39,12 @@ class SessionGuard:
         scope: the scope that the session was made for, or that it was given to.
         owner: the root of that scope; its whole tree may use the session.
         number: greater than that of every session that was guarded before.
+        failed_on: the connection that has said no since its last commit, if any.
     """
 
     __slots__ = (
-        "_admitted", "_greenlet", "_held", "_servant", "_task", "_written_on", "is_read_only",
-        "number", "owner", "scope",
+        "_admitted", "_greenlet", "_held", "_servant", "_task", "_written_on", "failed_on",
+        "is_read_only", "number", "owner", "scope",
     )  # fmt: skip
 
     def __init__(self, scope: RequestScope, is_read_only: Callable[[], bool]) -> None:
@@ -57,6 +58,7 @@ class SessionGuard:
         self._task: asyncio.Task[Any] | None = None
         self._held: list[Connection] = []
         self._written_on: Connection | None = None
+        self.failed_on: Connection | None = None
 
     # --- who may use it -----------------------------------------------------------------------
 

@@ -17,7 +17,6 @@ from ..errors import (
     CarrierError,
     ConfigurationError,
     ContextLimitError,
-    DrainingError,
     InvalidContextError,
     NoContextError,
     RingfenceError,
@@ -68,7 +67,8 @@ class UserContextMiddleware:
 
     `identify` takes a `Connection` and returns an `Identity`, or `None` where there are no
     credentials. To refuse credentials it raises `CarrierError`, and the client is told
-    `invalid_token`. What else it raises passes to the server untouched.
+    `invalid_token`. Other errors of ringfence are answered too; what else it raises passes to
+    the server untouched.
 
     The request's scope is `scope["ringfence"]` in the ASGI dict, for outer error handlers too;
     `scope["ringfence.outcome"]` says how it ended: `completed`, `client_disconnect`, `cancelled`
@@ -85,7 +85,7 @@ class UserContextMiddleware:
         realm: shown in `WWW-Authenticate`.
 
     Raises:
-        ConfigurationError: an `exclude` or a `realm` that cannot work.
+        ConfigurationError: an `exclude`, a `realm`, a `fence` or an `identify` that cannot work.
     """
 
     def __init__(
@@ -98,6 +98,11 @@ class UserContextMiddleware:
         exclude: Collection[str] = (),
         realm: str = "ringfence",
     ) -> None:
+        if isinstance(fence, type) or not callable(identify):
+            raise ConfigurationError(
+                "`fence` must be a `Ringfence()`, and `identify` a function.",
+                "Write `UserContextMiddleware(app, fence=fence, identify=identify)`.",
+            )
         self.app = app
         self.fence = fence
         self.identify = identify
@@ -120,20 +125,24 @@ class UserContextMiddleware:
             if type(root) is not RequestScope:
                 root = await root
             if root is not None:
-                root.open_unread(_CODE)
+                root._open_unread(_CODE)
         except _Refusal as refusal:
             await self._refuse(refusal, scope, receive, send)
             return
-        except DrainingError as error:
-            await self._refuse(_Refusal(error, 503), scope, receive, send)
+        except RingfenceError as error:
+            await self._refuse(_Refusal(error, _status_of(error)), scope, receive, send)
             return
         if root is None:  # the request has a scope already
             await self.app(scope, receive, send)
             return
         scope[KEY] = root
         exchange = Exchange(root, scope, receive, send)
-        is_plain = fence.database is None and kind == "http" and is_silent(scope)
-        send = exchange.pass_on if is_plain else exchange.send
+        if fence.database is None and kind == "http" and is_silent(scope):
+            send = exchange.pass_on
+        else:
+            send = exchange.send
+            if fence.database is not None and kind == "http":
+                fence.database.serve(root)
         try:
             try:
                 if fence.is_on_trio:
@@ -142,13 +151,15 @@ class UserContextMiddleware:
                     await self.app(scope, exchange.receive, send)
                 if exchange.failure is not None:
                     raise exchange.failure  # so that the scope has not ended well
+                if exchange.is_gone:
+                    root._more().is_cut_short = True  # nor when nobody heard the end of it
             except BaseException as error:
-                await root.close(error, _CODE)
+                await root._close(error, _CODE)
                 raise
             if root._extras is None:
                 root._end(_CODE, 0)  # nothing was registered: all that `close` would do
             else:
-                await root.close(None, _CODE)
+                await root._close(None, _CODE)
         except BaseException as error:
             outcome = scope[OUTCOME] = exchange.outcome(error)
             _counted[outcome]()
@@ -189,9 +200,12 @@ class UserContextMiddleware:
             return self._root_despite(error)
 
     async def _admit_later(self, identity: Any, headers: dict[bytes, bytes]) -> RequestScope:
+        was_open = self.fence.is_open
         try:
             if inspect.isawaitable(identity):
                 identity = await identity
+            if was_open and not self.fence.is_open:  # left meanwhile: nobody would wait for it
+                raise draining()
             return self._root(_checked_identity(identity), headers)
         except _REFUSING as error:
             return self._root_despite(error)
@@ -204,6 +218,11 @@ class UserContextMiddleware:
         is back: it may be the caller's own, who calls this application in process.
         """
         is_own = _is_beneath(ambient, scope.get(KEY))
+        if is_own and scope[KEY]._recipes is not self.fence:
+            raise ConfigurationError(
+                "This request was opened by a middleware with another `Ringfence`.",
+                "Give both the same `fence`; what only some may reach is for `requires(...)`.",
+            )
         if is_own and (ambient.has_user or not self.required or self._is_exempt(scope)):
             return None
         if not is_own:
@@ -217,11 +236,15 @@ class UserContextMiddleware:
         admitted: RequestScope = root
         return admitted
 
-    def _hiding(self, ambient: RequestScope | None) -> AbstractAsyncContextManager[object]:
+    def _hiding(
+        self, ambient: RequestScope | None
+    ) -> AbstractAsyncContextManager[RequestScope | None]:
         """A block in which nobody is current, whoever was."""
-        if ambient is None or self.fence.is_draining:
+        if ambient is None:
             return nullcontext()
-        return nobody(fence=self.fence)
+        block = self._nobody()
+        block._more().is_admitted = True  # while draining, too
+        return block
 
     def _root(self, identity: Identity | None, headers: dict[bytes, bytes]) -> RequestScope:
         """The root scope of this user; nobody's, if that will do."""
@@ -237,6 +260,8 @@ class UserContextMiddleware:
 
     def _root_despite(self, error: RingfenceError) -> RequestScope:
         """Credentials that were refused identify nobody."""
+        if isinstance(error, InvalidContextError):  # not the client's doing
+            logger.warning("`identify` gave what no context may hold. %s", error)
         if self.required:
             raise _Refusal(error, 401, has_credentials=True)
         return self._nobody()
@@ -265,18 +290,23 @@ class UserContextMiddleware:
 
     async def _refuse(self, refusal: _Refusal, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer instead of the application, which never hears of the request."""
-        async with self._hiding(_get()):  # from the log, too
-            await self._say_no(refusal, scope, receive, send)
+        async with self._hiding(_get()) as hiding:  # from the log, too
+            request_id = generate_id() if hiding is None else hiding.request_id
+            await self._say_no(refusal, request_id, scope, receive, send)
 
-    async def _say_no(self, refusal: _Refusal, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = generate_id()
+    async def _say_no(
+        self, refusal: _Refusal, request_id: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         error = refusal.error
-        logger.info(
+        is_fault = refusal.status == 500
+        logger.log(
+            logging.ERROR if is_fault else logging.INFO,
             "Request `%s` was refused: %d, %s, %s.",
             request_id,
             refusal.status,
             error.code,
             getattr(error, "reason", None) or getattr(error, "rule", None) or "-",
+            exc_info=error if is_fault else None,
         )
         challenge = self._challenge
         if refusal.has_credentials:
@@ -389,6 +419,11 @@ def _too_large() -> _Refusal:
         rule="length",
     )
     return _Refusal(error, 431)
+
+
+def _status_of(error: RingfenceError) -> int:
+    """Of an error that came out of `identify`, or of opening the scope."""
+    return 500 if isinstance(error, NoContextError) else problem_of(error).status
 
 
 def _unidentified() -> NoContextError:

@@ -74,11 +74,12 @@ class Database:
       where there is no response, is committed at the end of a scope that ended well.
     - `commit_on_exit`: committed at the end of a scope that ended well.
     - `manual`: rolled back at the end, but for what the application committed.
-    - `read_only`: rolled back at the end; writing raises `DatabasePolicyError`. As `policy` it
-      refuses from the response on, by which a root is known as an HTTP request's; what was
-      written before is rolled back.
+    - `read_only`: rolled back at the end; writing raises `DatabasePolicyError`. What writes is
+      known by a statement's text, so not what a function does that a SELECT calls; what must
+      hold is given to the database, as a role that may only read.
 
-    A scope that was cancelled, failed, or was closed by its parent is rolled back.
+    A scope that was cancelled, failed, lost its client before the end of the answer, or was
+    closed by its parent is rolled back.
 
     What is loaded stays readable, after the scope too. What is not cannot be loaded by plain
     attribute access: SQLAlchemy raises `MissingGreenlet`, with the remedies, or
@@ -123,7 +124,7 @@ class Database:
         self.policy_outside = _checked(policy_outside)
         self.commit_when = commit_when
         self.expire_on_commit = expire_on_commit
-        self._answered: weakref.WeakSet[RequestScope] = weakref.WeakSet()
+        self._requests: weakref.WeakSet[RequestScope] = weakref.WeakSet()
 
     # --- opening ------------------------------------------------------------------------------
 
@@ -177,6 +178,10 @@ class Database:
 
     # --- settling -----------------------------------------------------------------------------
 
+    def serve(self, root: RequestScope) -> None:
+        """Note that this root is that of an HTTP request: `policy` holds in it."""
+        self._requests.add(root)
+
     async def before_response(self, root: RequestScope, status: int) -> None:
         """
         Commit the sessions that are open in this tree, or roll them back, as `status` says.
@@ -188,7 +193,7 @@ class Database:
         Raises:
             Exception: what a commit raised; all that was not committed by then is rolled back.
         """
-        self._answered.add(root)
+        self._requests.add(root)
         open_sessions = self._to_settle(root)
         commits = self.commit_when(status)
         while open_sessions:
@@ -213,7 +218,7 @@ class Database:
     def _policy_of(self, scope: RequestScope) -> str:
         if scope.transaction is not None:
             return scope.transaction
-        return self.policy if scope in self._answered else self.policy_outside
+        return self.policy if scope in self._requests else self.policy_outside
 
     def _close_session(
         self, scope: RequestScope, session: AsyncSession, own: SessionGuard
@@ -299,8 +304,8 @@ async def _release(session: AsyncSession, commit: bool) -> None:
         return
     if transaction.origin is SessionTransactionOrigin.BEGIN or session.in_nested_transaction():
         raise DatabasePolicyError(
-            "The connection belongs to an explicit `begin()` or `begin_nested()`.",
-            "Leave that block first.",
+            "The transaction was begun by an explicit `begin()` or `begin_nested()`.",
+            "Leave that block first, and commit.",
         )
     if commit:
         await session.commit()

@@ -22,7 +22,7 @@ from ..identity import Identity
 from . import asgi
 from ._exchange import CLOSE_CODES
 from ._messages import each_message
-from .problems import problem_within
+from .problems import Problem, problem_within
 
 if TYPE_CHECKING:
     from ..protocols import Recipes
@@ -146,10 +146,21 @@ async def answer_error(connection: Request | WebSocket, error: Exception) -> Res
     has_user = root is not None and root.has_user
     problem = problem_within(error, request_id or "-", has_user=has_user)
     if isinstance(connection, WebSocket):
-        if connection.application_state is not WebSocketState.DISCONNECTED:
+        state = connection.application_state
+        if state is WebSocketState.CONNECTING and _can_deny(connection):
+            await connection.send_denial_response(_response(problem, request_id))
+        elif state is not WebSocketState.DISCONNECTED:
             code = CLOSE_CODES.get(problem.status, 1008)
             await connection.close(code, problem.title)
         return None
+    return _response(problem, request_id)
+
+
+def _can_deny(websocket: WebSocket) -> bool:
+    return "websocket.http.response" in (websocket.scope.get("extensions") or ())
+
+
+def _response(problem: Problem, request_id: str | None) -> Response:
     return Response(problem.body(request_id), problem.status, problem.headers(request_id))
 
 
