@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, insert, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 
-from ringfence import counters
+from ringfence import ScopeCloseError, counters, current_context
 from ringfence.integrations._session_waits import _await
 
-from ..integrations.asgi_driver import Answer, call, ok
-from ..integrations.notes import bodies, checked_out, postgres_notes
+from ..integrations.asgi_driver import Answer, call, fenced, ok, respond
+from ..integrations.notes import Note, bodies, checked_out, fence_for, postgres_notes
 from ..trials import commit_order
 
 
@@ -125,3 +127,47 @@ async def test_what_a_stream_writes_is_there_if_it_ended_well(
     assert (answer.error is None) is kept
     assert ("three" in await bodies(engine)) is kept
     assert checked_out(engine) == 0
+
+
+@pytest.mark.parametrize("path", ["/caught", "/caught-table", "/saved"])
+async def test_what_a_caught_error_has_aborted_is_no_201(engine: AsyncEngine, path: str) -> None:
+    """PostgreSQL answers the COMMIT of an aborted transaction by rolling back, without a word."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        session = current_context().db_session
+        await session.execute(insert(Note).values(body="three"))
+        with contextlib.suppress(DBAPIError):
+            if path == "/saved":
+                async with session.begin_nested():
+                    await session.execute(insert(Note).values(body="one"))
+            elif path == "/caught":
+                await session.execute(insert(Note).values(body="one"))
+            else:
+                await session.execute(text("select * from nowhere"))
+        await respond(send, 201)
+
+    answer = await ok(fenced(app, fence=fence_for(engine)), path, user="alice-1")
+    if path == "/saved":
+        assert answer.status == 201
+        assert await bodies(engine) == ["one", "two", "three"]
+    else:
+        assert answer.status == 500
+        assert await bodies(engine) == ["one", "two"]
+    assert checked_out(engine) == 0
+
+
+async def test_nor_a_block_that_ended_well(engine: AsyncEngine) -> None:
+    fence = fence_for(engine)
+    with pytest.raises(ScopeCloseError):
+        async with fence.user_context("alice-1") as alice:
+            await alice.db_session.execute(insert(Note).values(body="three"))
+            with contextlib.suppress(DBAPIError):
+                await alice.db_session.execute(insert(Note).values(body="one"))
+    with pytest.raises(DBAPIError):
+        async with fence.user_context("alice-1") as alice:
+            with contextlib.suppress(DBAPIError):
+                await alice.db_session.execute(insert(Note).values(body="one"))
+            await alice.db_session.commit()
+    assert await bodies(engine) == ["one", "two"]
+    assert checked_out(engine) == 0
+    assert counters.value("session.invalidated") == 0

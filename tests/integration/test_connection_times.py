@@ -194,3 +194,27 @@ async def test_the_default_is_five_seconds(
 def test_it_is_read_from_the_environment() -> None:
     values: dict[str, Any] = {"RINGFENCE_IDLE_CONNECTION_WARNING": "0"}
     assert Settings.from_env(values).idle_connection_warning == 0
+
+
+@pytest.mark.parametrize("how", ["cancelled", "invalidated"])
+async def test_a_connection_that_is_lost_is_held_no_longer(
+    engine: AsyncEngine, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if (how, engine.dialect.name) == ("cancelled", "sqlite"):
+        pytest.skip("aiosqlite keeps its connection")
+    fence = fence_for(engine, settings=Settings(idle_connection_warning=2 * PAUSE))
+    async with fence.user_context("alice-1") as alice:
+        session = alice.db_session
+        connection = await session.connection()
+        if how == "cancelled":
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(PAUSE / 2):
+                    await session.execute(text(SLOW[engine.dialect.name]))
+        else:
+            await connection.invalidate()
+        before = held()
+        await asyncio.sleep(4 * PAUSE)
+        assert counters.value("connection.held") == 1
+        await session.rollback()
+    assert held() - before < 3 * PAUSE
+    assert [r for r in caplog.records if r.name == LOGGER] == []

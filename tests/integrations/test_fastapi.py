@@ -342,7 +342,9 @@ async def test_rules_hold_for_sync_routes_routers_and_websockets() -> None:
     assert (await ok(app, "/sync", user="alice-1")).status == 403
     assert (await ok(app, "/sync", user="alice-1", headers=admin)).status == 200
     denial = {"type": "websocket", "extensions": {"websocket.http.response": {}}}
-    assert (await ok(app, "/talk", user="alice-1", **denial)).status == 403
+    denied = await ok(app, "/talk", user="alice-1", **denial)
+    assert (denied.status, denied.problem["type"]) == (403, "urn:ringfence:error:RF104")
+    assert denied.problem["instance"] == f"urn:uuid:{denied.headers['x-request-id']}"
     closed = await ok(app, "/talk", user="alice-1", type="websocket")
     assert closed.messages[-1]["code"] == 1008
     passed = await ok(app, "/talk", user="alice-1", headers=admin, **denial)
