@@ -538,11 +538,12 @@ async def test_a_refusal_is_nobodys_in_the_log_while_draining_too(
 ) -> None:
     fence = Ringfence()
     caplog.handler.addFilter(ContextFilter())
-    async with user_context("alice-1"):
-        leaked = copy_context()
     fence.is_draining = True
-    with caplog.at_level(logging.INFO, "ringfence.asgi"):
-        answer = await call(fenced(respond, fence=fence), user="alice-1", context=leaked)
+    async with user_context("alice-1"):
+        with caplog.at_level(logging.INFO, "ringfence.asgi"):
+            answer = await call(
+                fenced(respond, fence=fence), user="alice-1", context=copy_context()
+            )
     assert answer.status == 503
     [record] = [r for r in caplog.records if "refused" in r.getMessage()]
     assert vars(record)["user_id"] == "-"

@@ -847,12 +847,21 @@ MUTANTS: list[Mutant] = [
         "        scope._context = made\n",
         f"{UNREAD}::test_threads_that_read_it_first_at_once_get_the_same",
     ),
-    mutant(
+    Mutant(
         "10: the collector may meet the lock of the first reader",
-        "context.py",
-        "_first_touch = threading.RLock()  # what the collector calls may come back\n",
-        "_first_touch = threading.Lock()\n",
-        f"{UNREAD}::test_what_the_collector_calls_while_it_is_made_may_read_it_too",
+        (
+            (
+                "context.py",
+                "_first_touch = threading.RLock()  # what the collector calls may come back\n",
+                "_first_touch = threading.Lock()\n",
+            ),
+            (
+                "context.py",
+                "    made = _root_context(scope, *facts)\n    with _first_touch:\n",
+                "    with _first_touch:\n        made = _root_context(scope, *facts)\n",
+            ),
+        ),
+        (f"{UNREAD}::test_what_the_collector_calls_while_it_is_made_may_read_it_too",),
     ),
     mutant(
         "10: the collector may meet the lock of the counters",

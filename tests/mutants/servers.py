@@ -12,14 +12,14 @@ MUTANTS: list[Mutant] = [
     mutant(
         "5: a server's process ends before what it has cancelled is cleaned up",
         "shutdown.py",
-        "    late, cancelled = await _watch(in_flight, limit)\n",
-        "    late, cancelled = {}, None\n",
+        "    late, cancelled = await _watch(work, limit)\n",
+        "    late, cancelled = list[Work](), None\n",
         f"{RIGHT}[uvicorn-asyncio-h11-wsproto-SIGTERM-grace]",
     ),
     mutant(
         "5: what a server does not end at shutdown goes on",
         "shutdown.py",
-        "    for cancel in late.values():\n        cancel()\n",
+        "        _cancel([root for root in requests if root._state is not CLOSED])\n",
         "",
         f"{CUT_SHORT}[uvicorn-asyncio-h11-wsproto]",
     ),
