@@ -328,8 +328,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "10: responses do not name the request",
         "integrations/_exchange.py",
-        "            message = with_request_id(message, self.root.request_id)\n",
-        "",
+        "            message = with_request_id(message, self.root)\n        elif",
+        "            pass\n        elif",
         f"{ASGI}::test_a_request_is_bound_to_its_user",
     ),
     mutant(

@@ -408,8 +408,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "5: a child closed by its parent ended well",
         "scope.py",
-        "extras.exc is None and not extras.parent_closed",
-        "extras.exc is None",
+        "not (extras.exc or extras.parent_closed or extras.is_cut_short)",
+        "not (extras.exc or extras.is_cut_short)",
         LAW[5],
     ),
     mutant(

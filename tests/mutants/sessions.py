@@ -303,14 +303,14 @@ MUTANTS: list[Mutant] = [
     mutant(
         "sessions: times: after a failed statement nothing is idle",
         connections,
-        "        return None\n    _rest(connection)\n",
-        "        return None\n",
+        "    else:\n        _rest(connection)\n    guard.failed_on",
+        "    guard.failed_on",
         f"{TIMES}::test_after_a_statement_that_failed_it_is_idle",
     ),
     mutant(
         "sessions: times: a commit is idleness",
         connections,
-        '    event.listen(engine, "commit", _work)\n',
+        '    event.listen(engine, "commit", _before_commit)\n',
         "",
         f"{TIMES}::test_ending_a_transaction_is_no_idleness",
     ),
