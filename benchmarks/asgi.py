@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import statistics
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from ringfence import Identity, Ringfence, current_context
 
@@ -34,6 +34,8 @@ TITLES = {
 }
 
 CLAIM = "the middleware opens a scope for each request, and says its id"
+
+FASTAPI_CLAIM = "the FastAPI route answers with who asks"
 
 Message = dict[str, Any]
 App = Callable[[Message, Any, Any], Awaitable[None]]
@@ -137,25 +139,20 @@ def _correlation(app: App) -> App:
 def _fastapi(is_fenced: bool) -> App:
     """A route that says who asks; without ringfence, by a dependency as light as can be."""
     fastapi = importlib.import_module("fastapi")
-    app = fastapi.FastAPI(openapi_url=None)
+    app: Any = fastapi.FastAPI(openapi_url=None)
+
+    async def whoami(user: Any) -> str:
+        return str(user.user_id)
+
+    async def identity() -> Identity:
+        return Identity(IDS["user_id"])
+
+    user: Any = Annotated[Identity, fastapi.Depends(identity)]
     if is_fenced:
-        ours = importlib.import_module("ringfence.integrations.fastapi")
-
-        @app.get("/chat")
-        async def whoami(ctx: ours.CurrentContext) -> str:  # type: ignore[name-defined]
-            return str(ctx.user_id)
-
-        return ringfence_around(app)
-
-    async def user() -> str:
-        return str(IDS["user_id"])
-
-    @app.get("/chat")
-    async def whoami_without(user_id: str = fastapi.Depends(user)) -> str:
-        return user_id
-
-    without: App = app
-    return without
+        user = importlib.import_module("ringfence.integrations.fastapi").CurrentContext
+    whoami.__annotations__ = {"user": user, "return": str}
+    app.get("/chat")(whoami)
+    return ringfence_around(app) if is_fenced else app
 
 
 MAKERS: dict[str, Callable[[], App]] = {
@@ -195,10 +192,25 @@ def asgi_cases() -> tuple[list[Case], list[Row]]:
 
 
 def asgi_check(cases: Sequence[Case]) -> list[Check]:
-    """That our middleware, if it is here, opens a scope of its own for each request it serves."""
-    ours = next((case for case in cases if case.name == OURS), None)
-    if ours is None:
-        return []
+    """That our middleware opens a scope for each request, and that FastAPI says who asks."""
+    by_name = {case.name: case for case in cases}
+    made = []
+    for claim, check, names in (
+        (CLAIM, _opens_a_scope, (OURS,)),
+        (FASTAPI_CLAIM, _says_who_asks, (FASTAPI, FASTAPI_WITHOUT)),
+    ):
+        for name in names:
+            if name in by_name:
+                try:
+                    check(by_name[name])
+                except Exception as error:
+                    made.append(Check(claim, f"{type(error).__name__}: {error}"))
+                else:
+                    made.append(Check(claim))
+    return made
+
+
+def _opens_a_scope(ours: Case) -> None:
     request = dict(REQUEST)
     heads: list[bytes] = []
 
@@ -211,13 +223,20 @@ def asgi_check(cases: Sequence[Case]) -> list[Check]:
             if heads[-1].decode() != ctx.request_id:
                 raise ValueError("the response header is not the request id")
 
-    try:
-        asyncio.run(ours.loop(2, **{**ours.names, "request": request, "send": answered}))
-        if len(set(heads)) != 2 or request != REQUEST:
-            raise ValueError(f"two requests had {len(set(heads))} ids, or changed each other")
-    except Exception as error:
-        return [Check(CLAIM, f"{type(error).__name__}: {error}")]
-    return [Check(CLAIM)]
+    asyncio.run(ours.loop(2, **{**ours.names, "request": request, "send": answered}))
+    if len(set(heads)) != 2 or request != REQUEST:
+        raise ValueError(f"two requests had {len(set(heads))} ids, or changed each other")
+
+
+def _says_who_asks(case: Case) -> None:
+    said: list[Any] = []
+
+    async def answered(message: Message) -> None:
+        said.append(message.get("status", message.get("body")))
+
+    asyncio.run(case.loop(1, **{**case.names, "request": dict(REQUEST), "send": answered}))
+    if said != [200, f'"{IDS["user_id"]}"'.encode()]:
+        raise ValueError(f"it said {said}")
 
 
 def asgi_rows(samples: Samples, *, is_judged: bool) -> list[Row]:

@@ -171,3 +171,16 @@ async def test_nor_a_block_that_ended_well(engine: AsyncEngine) -> None:
     assert await bodies(engine) == ["one", "two"]
     assert checked_out(engine) == 0
     assert counters.value("session.invalidated") == 0
+
+
+async def test_the_next_request_finds_a_sound_connection(driver: str, postgres: Any) -> None:
+    async with postgres_notes(postgres.url(driver), pool_size=1, max_overflow=0) as engine:
+        fence = fence_for(engine)
+        for _ in range(3):
+            with pytest.raises(ScopeCloseError):
+                async with fence.user_context("alice-1") as alice:
+                    with contextlib.suppress(DBAPIError):
+                        await alice.db_session.execute(text("select * from nowhere"))
+            async with fence.user_context("bob-22") as bob:
+                assert await bob.db_session.scalar(text("select 1")) == 1
+        assert checked_out(engine) == 0

@@ -404,7 +404,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "5: a lost client is raised into send after a failed commit",
         "integrations/_exchange.py",
-        "            await self.answer(problem_of(self.failure))\n        except OSError:",
+        "            await self.answer(problem)\n        except OSError:",
         "            await self.answer(problem_of(self.failure))\n        except KeyError:",
         f"{ASGI}::test_if_the_client_left_too_nothing_is_raised_into_send",
     ),

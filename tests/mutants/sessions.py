@@ -529,8 +529,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "5: an aborted transaction is committed without a word",
         "integrations/_session_connections.py",
-        "        Connection.scalar(connection, select(literal(1)))\n",
-        "",
+        "            Connection.scalar(connection, select(literal(1)))\n",
+        "            pass\n",
         "tests/integration/test_commit_order.py::test_what_a_caught_error_has_aborted_is_no_201",
     ),
     mutant(
@@ -560,5 +560,12 @@ MUTANTS: list[Mutant] = [
         "    Connection.invalidate(connection, exception)\n    _lost(connection)\n",
         "    Connection.invalidate(connection, exception)\n",
         "tests/integration/test_connection_times.py::test_a_connection_that_is_lost_is_held_no_longer",
+    ),
+    mutant(
+        "5: an aborted transaction goes back to the pool",
+        "integrations/_session_connections.py",
+        "            connection._rollback_impl()  # SQLAlchemy takes a COMMIT that failed for the end of it\n",
+        "            pass\n",
+        "tests/integration/test_commit_order.py::test_the_next_request_finds_a_sound_connection",
     ),
 ]

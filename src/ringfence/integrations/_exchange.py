@@ -153,13 +153,17 @@ class Exchange:
         else:
             return True
         counters.count("commit.failed")
-        logger.error(
-            "Request `%s` could not be settled before its response, which was replaced.",
+        problem = problem_of(self.failure)
+        is_fault = problem.status >= 500
+        logger.log(
+            logging.ERROR if is_fault else logging.INFO,
+            "Request `%s` could not be settled before its response, which was replaced: %d.",
             self.root.request_id,
-            exc_info=self.failure,
+            problem.status,
+            exc_info=self.failure if is_fault else None,
         )
         try:
-            await self.answer(problem_of(self.failure))
+            await self.answer(problem)
         except OSError:
             self.is_gone = True
         return False

@@ -120,7 +120,11 @@ def _before_commit(connection: Connection) -> None:
     guard = _guard_on(connection)
     if guard is not None and guard.failed_on is connection:
         guard.failed_on = None
-        Connection.scalar(connection, select(literal(1)))
+        try:
+            Connection.scalar(connection, select(literal(1)))
+        except BaseException:
+            connection._rollback_impl()  # SQLAlchemy takes a COMMIT that failed for the end of it
+            raise
 
 
 def _work(connection: Connection) -> None:
