@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .protocols import Recipes
     from .scope import RequestScope
 
-__all__ = ["STOPPED", "DrainReport", "drain"]
+__all__ = ["DrainReport", "drain"]
 
 logger = logging.getLogger("ringfence.fence")
 
