@@ -32,22 +32,36 @@ _FAST = (
 )
 
 
+def _without_driver(address: str) -> str:
+    """`postgres://` and SQLAlchemy's `postgresql+driver://`, which people have at hand, as one."""
+    scheme, separator, rest = address.partition("://")
+    if not separator or scheme.partition("+")[0] not in ("postgresql", "postgres"):
+        raise ConfigurationError(  # without the address: it may hold a password
+            "The address of the PostgreSQL to test against does not begin with `postgresql://`.",
+            f"Write it as `postgresql://user:password@host:port/database`, also in {ADDRESS}.",
+        )
+    return f"postgresql://{rest}"
+
+
 @attrs.frozen
 class PostgresServer:
     """
     A server that answers. Lives as long as the block of `postgres_server`.
 
     Attributes:
-        dsn: `postgresql://user@host:port/database`, without a driver.
+        dsn: `postgresql://user@host:port/database`; the name of a driver is taken out of it.
         origin: where it came from, to print.
+
+    Raises:
+        ConfigurationError: `dsn` is no address of a PostgreSQL.
     """
 
-    dsn: str
+    dsn: str = attrs.field(converter=_without_driver)
     origin: str
 
     def url(self, driver: str) -> str:
         """The address for SQLAlchemy with `asyncpg` or `psycopg`."""
-        return self.dsn.replace("postgresql://", f"postgresql+{driver}://", 1)
+        return self.dsn.replace("postgresql", f"postgresql+{driver}", 1)
 
 
 def find_binaries() -> tuple[Path, str] | None:
@@ -87,7 +101,8 @@ def postgres_server() -> Iterator[PostgresServer]:
     port in a temporary folder, without durability, as an unprivileged user if we are root.
 
     Raises:
-        ConfigurationError: there is none to be had; the message says what was looked for.
+        ConfigurationError: there is none to be had, or the address that was given is not one of
+            a PostgreSQL; the message says what was looked for.
     """
     address = os.environ.get(ADDRESS)
     if address:
