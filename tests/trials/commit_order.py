@@ -132,7 +132,7 @@ def show(title: str, report: Report) -> None:
 async def _main(driver: str, url: str, trials: int) -> bool:
     async with postgres_notes(url, pool_size=10) as engine:
         held = await run(engine, trials)
-        control = await run(engine, trials // 10, control=True)
+        control = await run(engine, max(1, trials // 10), control=True)
     show(f"{driver}, commit_before_response", held)
     show(f"{driver}, control: commit_on_exit", control)
     return held.missing == 0 and held.seen == trials and control.missing > 0
