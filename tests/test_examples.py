@@ -639,6 +639,18 @@ def test_serving_it_says_how_to_get_a_token(tmp_path: Path) -> None:
     assert "less than 32 bytes" in short.stderr
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["no address", "unknown://x", "postgresql+psycopg2://x", "sqlite+pysqlite://"],
+    ids=["no address", "unknown dialect", "no such driver here", "driver is not async"],
+)
+def test_a_database_that_it_cannot_use_is_an_error_of_the_command_line(address: str) -> None:
+    done = run("-m", "examples.agent_chat", "--database-url", address)
+    assert done.returncode == 2
+    assert "error: --database-url: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
 def test_sigterm_lets_a_stream_and_a_job_end(tmp_path: Path) -> None:
     from examples.agent_chat.tokens import issue

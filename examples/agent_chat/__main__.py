@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvicorn
 from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, InvalidRequestError
 
 from ringfence import ConfigurationError
 
@@ -86,7 +86,7 @@ def main() -> int:
             app = create_app(url, bearer(key))
         except ConfigurationError as error:
             parser.error(f"{KEY_VARIABLE}: {error}")
-        except (ArgumentError, NoSuchModuleError) as error:
+        except (ArgumentError, InvalidRequestError, ModuleNotFoundError) as error:
             parser.error(f"--database-url: {error}")
         where = f"Notes are kept in {make_url(url)}" + (
             "." if args.database_url else " until it ends."
