@@ -21,6 +21,7 @@ from ringfence import RingfenceError, Settings
 from ringfence.current import TRANSACTIONS
 from ringfence.integrations._exchange import CLOSE_CODES
 from ringfence.integrations.problems import problem_of
+from ringfence.testing.postgres import ADDRESS, PostgresServer
 
 from .docs_servers import Stopped, serve_and_stop
 from .integrations.test_sqlalchemy_guard import PERMITTED
@@ -115,6 +116,30 @@ def test_the_programs_print_what_the_page_says(page: Path, tmp_path: Path) -> No
     for program, printed in zip(programs, _printed(programs, tmp_path), strict=True):
         for block, said in zip(program, printed, strict=True):
             assert said == block.said, block.source
+
+
+def _asks_for_fixtures(program: list[Block]) -> bool:
+    return any(re.search(r"^def test_\w+\(\w", block.source, re.MULTILINE) for block in program)
+
+
+def test_what_asks_for_fixtures_is_run_by_pytest(postgres: PostgresServer, tmp_path: Path) -> None:
+    programs = [program for page in PAGES for program in _programs(page.read_text())]
+    asking = [program for program in programs if _asks_for_fixtures(program)]
+    assert asking
+    for number, program in enumerate(asking):
+        file = tmp_path / f"test_page_{number}.py"
+        file.write_text("\n".join(block.source for block in program))
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "pytest", "-q", "-p", "no:asyncio", file],
+            capture_output=True,
+            text=True,
+            timeout=50,
+            cwd=tmp_path,
+            env={**_environment(), ADDRESS: postgres.dsn},
+        )
+        assert re.search(r"^[1-9]\d* passed in", done.stdout, re.MULTILINE), (
+            done.stdout + done.stderr
+        )
 
 
 # --- nothing escapes --------------------------------------------------------------------------
