@@ -7,6 +7,7 @@ from .mutant import Mutant, mutant
 GUARD = "tests/integrations/test_sqlalchemy_guard.py"
 DATABASE = "tests/integrations/test_sqlalchemy.py"
 POSTGRES = "tests/integration/test_sqlalchemy_postgres.py"
+ADDRESS = "tests/test_testing_postgres.py"
 BY_DRIVER = "tests/integration/test_sessions_by_driver.py"
 TIMES = "tests/integration/test_connection_times.py"
 STRANGER = f"{GUARD}::test_a_use_from_another_request_is_refused"
@@ -19,6 +20,7 @@ waits = "integrations/_session_waits.py"
 endings = "integrations/_session_endings.py"
 times = "integrations/_connection_times.py"
 database = "integrations/sqlalchemy.py"
+postgres = "testing/postgres.py"
 
 MUTANTS: list[Mutant] = [
     # --- whose it is
@@ -567,5 +569,20 @@ MUTANTS: list[Mutant] = [
         "            connection._rollback_impl()  # SQLAlchemy takes a COMMIT that failed for the end of it\n",
         "            pass\n",
         "tests/integration/test_commit_order.py::test_the_next_request_finds_a_sound_connection",
+    ),
+    # --- where a PostgreSQL for tests is
+    mutant(
+        "sessions: an address that names a driver is handed on",
+        postgres,
+        '    return f"postgresql://{rest}"\n',
+        "    return address\n",
+        ADDRESS,
+    ),
+    mutant(
+        "sessions: an address that is refused shows its password",
+        postgres,
+        'The address of the PostgreSQL to test against does not begin with `postgresql://`."',
+        'The address of the PostgreSQL to test against does not begin right." + address',
+        ADDRESS,
     ),
 ]
