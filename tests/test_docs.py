@@ -13,7 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
 import ringfence
@@ -126,6 +128,10 @@ def test_what_asks_for_fixtures_is_run_by_pytest(postgres: PostgresServer, tmp_p
     programs = [program for page in PAGES for program in _programs(page.read_text())]
     asking = [program for program in programs if _asks_for_fixtures(program)]
     assert asking
+    with psycopg.connect(postgres.dsn, autocommit=True) as connection:  # others have tables there
+        connection.execute("drop database if exists pages")
+        connection.execute("create database pages")
+    address = urlsplit(postgres.dsn)._replace(path="/pages").geturl()
     for number, program in enumerate(asking):
         file = tmp_path / f"test_page_{number}.py"
         file.write_text("\n".join(block.source for block in program))
@@ -135,7 +141,7 @@ def test_what_asks_for_fixtures_is_run_by_pytest(postgres: PostgresServer, tmp_p
             text=True,
             timeout=50,
             cwd=tmp_path,
-            env={**_environment(), ADDRESS: postgres.dsn},
+            env={**_environment(), ADDRESS: address},
         )
         assert re.search(r"^[1-9]\d* passed in", done.stdout, re.MULTILINE), (
             done.stdout + done.stderr

@@ -29,7 +29,7 @@ NOW = int(time.time())
 
 
 def token(key: Any = SECRET, header: dict[str, Any] | None = None, /, **claims: Any) -> str:
-    facts = {"sub": "alice-1", "exp": int(time.time()) + 60, **claims}
+    facts = {"sub": "alice-1", "exp": int(time.time()) + 3600, **claims}
     facts = {name: value for name, value in facts.items() if value is not None}
     key = OctKey.import_key(key) if isinstance(key, bytes) else key
     header = {"alg": "HS256", **(header or {})}
