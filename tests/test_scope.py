@@ -57,6 +57,8 @@ class Database:
 
     async def before_response(self, root: RequestScope, status: int) -> None: ...
 
+    async def start(self) -> None: ...
+
 
 # --- states -----------------------------------------------------------------------------------
 

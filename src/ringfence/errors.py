@@ -23,6 +23,7 @@ Every error of ringfence: a stable code, a fact sentence, a remedy sentence.
     │   ├── WrongTypeError(TypeError)             RF702  not the type it has to be
     │   └── ContextLimitError                     RF703  too deep, too many, too large
     └── ConfigurationError(ValueError)            RF801  a setting, or a use that was not set up
+        └── RowSecurityError                      RF802  row-level security has holes
 
 Making one of these counts `refused.<code>` in `ringfence.counters`. Scopes are named by
 request id; no user id is ever part of a message.
@@ -51,6 +52,7 @@ __all__ = [
     "OwnershipError",
     "ProviderError",
     "RingfenceError",
+    "RowSecurityError",
     "ScopeCloseError",
     "ScopeInGeneratorError",
     "SessionIsolationError",
@@ -251,3 +253,15 @@ class ConfigurationError(RingfenceError, ValueError):
     """A setting that is wrong, or a use that the application was not set up for."""
 
     code = "RF801"
+
+
+class RowSecurityError(ConfigurationError):
+    """
+    Row-level security is configured, and the database would not keep users apart.
+
+    Attributes:
+        findings: one sentence for each thing that is wrong.
+    """
+
+    code = "RF802"
+    findings: tuple[str, ...] = ()

@@ -93,9 +93,9 @@ class Ringfence(Infrastructure):
 
     Made once, at import; opened by `lifespan` (or `async with fence:`) as long as the
     application serves, and may be opened again afterwards, in any event loop. Unopened it
-    serves requests; only `detach` needs it open. Leaving it refuses new roots, waits
-    `Settings.drain_timeout` seconds for requests in flight and detached work, cancels the rest,
-    awaits their finalisers, and keeps a `drain_report`::
+    serves requests; only `detach` and row-level security need it open. Leaving it refuses new
+    roots, waits `Settings.drain_timeout` seconds for requests in flight and detached work,
+    cancels the rest, awaits their finalisers, and keeps a `drain_report`::
 
         fence = Ringfence(database=Database(async_sessionmaker(engine)))
         app = Starlette(routes, middleware=[...], lifespan=fence.lifespan)
@@ -136,13 +136,19 @@ class Ringfence(Infrastructure):
     # --- its life -----------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        self._refuse_to_open_twice()
+        if self.database is not None:
+            await self.database.start()
+            self._refuse_to_open_twice()
+        self.is_open, self.is_draining, self.drain_report = True, False, None
+        self.is_on_trio = is_on_trio()
+        return self
+
+    def _refuse_to_open_twice(self) -> None:
         if self.is_open:
             raise ConfigurationError(
                 "This fence is open already.", "Open it once, around the whole application."
             )
-        self.is_open, self.is_draining, self.drain_report = True, False, None
-        self.is_on_trio = is_on_trio()
-        return self
 
     async def __aexit__(
         self,

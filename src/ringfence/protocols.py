@@ -5,10 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .scope import RequestScope
     from .settings import Settings
 
-__all__ = ["AuditSink", "EventSink", "Recipes", "Resolver", "SessionSource", "WebSocketManager"]
+__all__ = [
+    "AuditSink",
+    "EventSink",
+    "Recipes",
+    "Resolver",
+    "RowSecurity",
+    "SessionSource",
+    "WebSocketManager",
+]
 
 
 class SessionSource(Protocol):
@@ -25,6 +35,22 @@ class SessionSource(Protocol):
 
     async def before_response(self, root: RequestScope, status: int) -> None:
         """Settle the tree's open sessions before a response with this status starts."""
+
+    async def start(self) -> None:
+        """See that the database is fit to serve; called before the fence opens."""
+
+
+class RowSecurity(Protocol):
+    """Tells the database whose rows a session may touch, as `integrations.postgres` does."""
+
+    def bind(self, scope: RequestScope, session: Any) -> None:
+        """Have each transaction of a sync session answer for the root of `scope` only."""
+
+    def release(self, session: Any) -> None:
+        """Have it answer for nobody any more."""
+
+    async def start(self, engines: Sequence[Any]) -> None:
+        """Refuse databases that would not keep users apart."""
 
 
 class Resolver(Protocol):
@@ -70,7 +96,7 @@ class Recipes(Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether somebody will wait, at shutdown, for what is opened."""
+        """Whether all was checked that is to be, and somebody will wait for what is opened."""
         ...
 
     @property

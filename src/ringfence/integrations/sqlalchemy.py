@@ -17,7 +17,12 @@ from typing import Any
 
 try:
     import greenlet  # type: ignore[import-untyped]  # noqa: F401 (asyncio needs it)
-    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+    from sqlalchemy.ext.asyncio import (
+        AsyncConnection,
+        AsyncEngine,
+        AsyncSession,
+        async_sessionmaker,
+    )
     from sqlalchemy.orm import Session, SessionTransactionOrigin
 except ImportError as error:
     raise ImportError(
@@ -27,6 +32,7 @@ except ImportError as error:
 from .. import counters
 from ..current import TRANSACTIONS, Transaction, current_scope
 from ..errors import ConfigurationError, DatabasePolicyError
+from ..protocols import RowSecurity
 from ..scope import RequestScope
 from ..tasks import is_on_trio
 from ._guarded_session import guard, has_changes, unguard
@@ -100,6 +106,8 @@ class Database:
         commit_when: whether a response with this status commits.
         expire_on_commit: instead of the maker's, which cannot tell its default from your wish.
             Expired attributes cannot be loaded again by plain attribute access in async code.
+        row_level_security: such as `integrations.postgres.RowLevelSecurity`. Sessions then need
+            an open fence, for that is when the database is checked.
 
     Raises:
         ConfigurationError: not an `async_sessionmaker`, or an unknown policy.
@@ -113,6 +121,7 @@ class Database:
         policy_outside: Transaction = "commit_on_exit",
         commit_when: Callable[[int], bool] = _succeeded,
         expire_on_commit: bool = False,
+        row_level_security: RowSecurity | None = None,
     ) -> None:
         if not isinstance(sessionmaker, async_sessionmaker):
             raise ConfigurationError(
@@ -124,7 +133,22 @@ class Database:
         self.policy_outside = _checked(policy_outside)
         self.commit_when = commit_when
         self.expire_on_commit = expire_on_commit
+        self.row_level_security = row_level_security
         self._requests: weakref.WeakSet[RequestScope] = weakref.WeakSet()
+
+    async def start(self) -> None:
+        """
+        See that the database keeps users apart, if row-level security is configured.
+
+        Called when the fence opens, before it serves.
+
+        Raises:
+            RowSecurityError: it does not; `findings` says where.
+            ConfigurationError: the session maker names no engine that could be looked at.
+        """
+        if self.row_level_security is not None:
+            _refuse_trio()
+            await self.row_level_security.start(_engines_of(self.sessionmaker))
 
     # --- opening ------------------------------------------------------------------------------
 
@@ -135,16 +159,14 @@ class Database:
         Called by the scope, once; use `current_context().db_session`.
 
         Raises:
-            ConfigurationError: under trio.
+            ConfigurationError: under trio; or with row-level security, and the fence is not open.
         """
-        if is_on_trio():
-            raise ConfigurationError(
-                "SQLAlchemy's asyncio extension does not run on trio.",
-                "Run the application on asyncio.",
-            )
+        _refuse_trio()
         session: AsyncSession = self.sessionmaker(
             expire_on_commit=self.expire_on_commit, close_resets_only=False
         )
+        if self.row_level_security is not None:
+            self._bind(self.row_level_security, scope, session)
         own = guard(session.sync_session, scope, lambda: self._policy_of(scope) == "read_only")
         scope.callback(self._close_session, scope, session, own)
         return session
@@ -157,6 +179,7 @@ class Database:
         an `AsyncSession`, such as a mock, is left alone.
 
         Raises:
+            ConfigurationError: with row-level security, and the fence is not open.
             SessionIsolationError: it is the session of another open request.
             ContextClosedError: it is the session of a scope that has ended.
         """
@@ -172,9 +195,27 @@ class Database:
             if known.owner.state != "closed":
                 raise known.foreign(scope)
             unguard(sync_session)
+        if self.row_level_security is not None:
+            self._bind(self.row_level_security, scope, session)
         guard(sync_session, scope, lambda: scope.transaction == "read_only")
         # Not by `callback`: the scope that is being entered is not the current one yet.
-        scope.root._finalisers().add(lambda: unguard(sync_session), "release db_session")
+        scope.root._finalisers().add(lambda: self._release(sync_session), "release db_session")
+
+    def _release(self, sync_session: Session) -> None:
+        unguard(sync_session)
+        if self.row_level_security is not None:
+            self.row_level_security.release(sync_session)
+
+    def _bind(
+        self, row_level_security: RowSecurity, scope: RequestScope, session: AsyncSession
+    ) -> None:
+        if scope._recipes is None or not scope._recipes.is_open:
+            raise ConfigurationError(
+                "Row-level security is configured, and this fence is not open: nobody has seen "
+                "that the database keeps users apart.",
+                "Give the application `lifespan=fence.lifespan`, or use `async with fence:`.",
+            )
+        row_level_security.bind(scope, session.sync_session)
 
     # --- settling -----------------------------------------------------------------------------
 
@@ -318,6 +359,30 @@ async def _release(session: AsyncSession, commit: bool) -> None:
         )
     # Unlike `rollback`, this expires no loaded object.
     await session.run_sync(lambda _: transaction.close())
+
+
+def _refuse_trio() -> None:
+    if is_on_trio():
+        raise ConfigurationError(
+            "SQLAlchemy's asyncio extension does not run on trio.",
+            "Run the application on asyncio.",
+        )
+
+
+def _engines_of(sessionmaker: async_sessionmaker[Any]) -> list[AsyncEngine]:
+    """The engines that a maker's sessions take connections from, as far as it says."""
+    binds = [sessionmaker.kw.get("bind"), *(sessionmaker.kw.get("binds") or {}).values()]
+    engines = [
+        each.engine if isinstance(each, AsyncConnection) else each
+        for each in binds
+        if each is not None
+    ]
+    if not engines or not all(isinstance(engine, AsyncEngine) for engine in engines):
+        raise ConfigurationError(
+            "Row-level security is configured, and the session maker does not say on which engine.",
+            "Give it `async_sessionmaker(engine)`, or `binds=` of async engines.",
+        )
+    return list(dict.fromkeys(engines))
 
 
 def _checked(policy: Transaction) -> Transaction:

@@ -1,0 +1,211 @@
+"""What would let one user see another's rows in a database: everything that is found, in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Collection
+from typing import Any
+
+import attrs
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+__all__ = ["Rules", "findings_on"]
+
+
+@attrs.frozen
+class Rules:
+    """
+    What a database is judged by.
+
+    Attributes:
+        settings: the names of the settings that policies read.
+        schemas: whose tables must be protected.
+        exempt: tables, views and functions that need not be, with or without their schema.
+    """
+
+    settings: tuple[str, ...]
+    schemas: tuple[str, ...]
+    exempt: frozenset[str]
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters that the queries have in common."""
+        return {"schemas": list(self.schemas), "exempt": list(self.exempt)}
+
+
+async def findings_on(connection: AsyncConnection, rules: Rules) -> list[str]:
+    """What is wrong with the database that a runtime role is connected to, most general first."""
+    if connection.dialect.name != "postgresql":
+        return [f"The database is `{connection.dialect.name}`, which has no row-level security."]
+    found: list[str] = []
+    for look in (_schemas, _settings, _tables, _roles, _rights, _views, _functions):
+        found += [finding async for finding in look(connection, rules)]
+    return found
+
+
+async def _rows(connection: AsyncConnection, query: str, **parameters: Any) -> list[Any]:
+    wanted = {name: value for name, value in parameters.items() if f":{name}" in query}
+    return list((await connection.execute(text(query), wanted)).all())
+
+
+# --- tables -----------------------------------------------------------------------------------
+
+_SCHEMAS = """
+select s from unnest(cast(:schemas as text[])) s
+where not exists (select from pg_namespace where nspname = s)
+"""
+
+
+async def _schemas(connection: AsyncConnection, rules: Rules) -> AsyncIterator[str]:
+    for (schema,) in await _rows(connection, _SCHEMAS, **rules.parameters()):
+        yield f"There is no schema `{schema}`."
+
+
+async def _settings(connection: AsyncConnection, rules: Rules) -> AsyncIterator[str]:
+    for name in rules.settings:
+        query = "select current_setting(:name, true)"
+        [(value,)] = await _rows(connection, query, name=name)
+        if value:
+            yield (
+                f"`{name}` is set before anybody has set it: by `ALTER ROLE` or `ALTER DATABASE`, "
+                "by the connection's options, or by a `SET` that was committed."
+            )
+
+
+_JUDGED = """
+judged as (
+  select c.oid, c.relname, c.relowner, c.relkind, c.relrowsecurity, c.relforcerowsecurity
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where c.relkind in ('r', 'p', 'f') and n.nspname = any(cast(:schemas as text[]))
+  and not (c.relname = any(cast(:exempt as text[]))
+           or n.nspname || '.' || c.relname = any(cast(:exempt as text[])))
+)"""
+
+_TABLES = f"""
+with {_JUDGED}
+select oid::regclass::text, relrowsecurity, relforcerowsecurity,
+  array(select pg_get_expr(polqual, polrelid) || chr(10)
+          || coalesce(pg_get_expr(polwithcheck, polrelid), pg_get_expr(polqual, polrelid))
+        from pg_policy where polrelid = judged.oid and not polpermissive and polcmd = '*'
+        and 0 = any(polroles))
+from judged order by 1
+"""  # noqa: S608 (constants)
+
+
+async def _tables(connection: AsyncConnection, rules: Rules) -> AsyncIterator[str]:
+    for table, is_enabled, is_forced, policies in await _rows(
+        connection, _TABLES, **rules.parameters()
+    ):
+        if not is_enabled:
+            yield f"Table `{table}` has no row-level security."
+            continue
+        if not is_forced:
+            yield f"Table `{table}` does not force row-level security on its owner."
+        if not any(_keeps_apart(policy, rules.settings) for policy in policies):
+            yield (
+                f"Table `{table}` has no restrictive policy for all commands and everybody that "
+                f"compares a column with {' or '.join(f'`{name}`' for name in rules.settings)}."
+            )
+
+
+def _keeps_apart(policy: str, settings: Collection[str]) -> bool:
+    """Whether both expressions of a policy are nothing but comparisons with our settings."""
+    names = "|".join(re.escape(name) for name in settings)
+    term = re.compile(
+        r'(?:\w+|"[^"]+")(?:::[\w ]+)? = SELECT NULLIF'
+        rf"current_setting'(?:{names})'::text, true, ''::text(?:::[\w ]+)?(?: AS \"?\w+\"?)?"
+    )
+    return all(
+        term.fullmatch(" ".join(part.split()))
+        for expression in policy.split("\n")
+        for part in re.sub(r"[()]", "", expression).split(" AND ")
+    )
+
+
+# --- roles ------------------------------------------------------------------------------------
+
+_REACHED = """
+reached as (
+  select r.oid, r.rolname, r.rolsuper, r.rolbypassrls, r.rolname = session_user as is_own
+  from pg_roles r join pg_roles s on s.rolname = session_user
+  where case when s.rolsuper then r.oid = s.oid else pg_has_role(s.oid, r.oid, 'MEMBER') end
+)"""
+
+_ROLES = f"with {_REACHED} select rolname, is_own, rolsuper, rolbypassrls from reached order by 1"  # noqa: S608 (constants)
+
+
+async def _roles(connection: AsyncConnection, rules: Rules) -> AsyncIterator[str]:
+    for role, is_own, is_super, bypasses in await _rows(connection, _ROLES):
+        if is_super or bypasses:
+            what = "is a superuser" if is_super else "bypasses row-level security"
+            yield f"{_named(role, is_own)} {what}."
+
+
+def _named(role: str, is_own: bool) -> str:
+    return (
+        f"The login role `{role}`" if is_own else f"Role `{role}`, which the login role may take,"
+    )
+
+
+_RIGHTS = f"""
+with {_REACHED}, {_JUDGED}
+select r.rolname, r.is_own, t.oid::regclass::text, r.oid = t.relowner
+from reached r cross join judged t
+where not r.rolsuper and t.relkind <> 'f'
+and (r.oid = t.relowner or has_table_privilege(r.oid, t.oid, 'TRUNCATE'))
+order by 3, 1
+"""  # noqa: S608 (constants)
+
+
+async def _rights(connection: AsyncConnection, rules: Rules) -> AsyncIterator[str]:
+    for role, is_own, table, owns in await _rows(connection, _RIGHTS, **rules.parameters()):
+        what = "owns" if owns else "may truncate"
+        yield f"{_named(role, is_own)} {what} `{table}`."
+
+
+# --- what reads with somebody else's rights ---------------------------------------------------
+
+_VIEWS = f"""
+with recursive {_JUDGED},
+reading(oid) as (
+  select oid from judged
+  union
+  select w.ev_class from reading join pg_depend d on d.refobjid = reading.oid
+    and d.refclassid = 'pg_class'::regclass and d.classid = 'pg_rewrite'::regclass
+    join pg_rewrite w on w.oid = d.objid
+)
+select v.oid::regclass::text, v.relkind::text, o.rolname
+from reading join pg_class v on v.oid = reading.oid join pg_roles o on o.oid = v.relowner
+join pg_namespace n on n.oid = v.relnamespace
+where (v.relkind = 'm' or v.relkind = 'v' and (o.rolsuper or o.rolbypassrls)
+  and not coalesce((select option_value::boolean from pg_options_to_table(v.reloptions)
+                    where option_name = 'security_invoker'), false))
+and not (v.relname = any(cast(:exempt as text[]))
+         or n.nspname || '.' || v.relname = any(cast(:exempt as text[])))
+order by 1
+"""  # noqa: S608 (constants)
+
+
+async def _views(connection: AsyncConnection, rules: Rules) -> AsyncIterator[str]:
+    for view, kind, owner in await _rows(connection, _VIEWS, **rules.parameters()):
+        if kind == "m":
+            yield f"Materialised view `{view}` keeps rows of protected tables, whoever reads it."
+        else:
+            yield f"View `{view}` reads protected tables with the rights of `{owner}`."
+
+
+_FUNCTIONS = """
+select p.oid::regprocedure::text, o.rolname
+from pg_proc p join pg_roles o on o.oid = p.proowner join pg_namespace n on n.oid = p.pronamespace
+where p.prosecdef and (o.rolsuper or o.rolbypassrls)
+and left(n.nspname, 3) <> 'pg_' and n.nspname <> 'information_schema'
+and not (p.proname = any(cast(:exempt as text[]))
+         or n.nspname || '.' || p.proname = any(cast(:exempt as text[])))
+order by 1
+"""
+
+
+async def _functions(connection: AsyncConnection, rules: Rules) -> AsyncIterator[str]:
+    # All of them: what the body of a function reads cannot be told before it runs.
+    for function, owner in await _rows(connection, _FUNCTIONS, **rules.parameters()):
+        yield f"Function `{function}` runs with the rights of `{owner}` (SECURITY DEFINER)."

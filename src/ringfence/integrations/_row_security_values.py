@@ -1,0 +1,163 @@
+"""Whose rows a transaction may touch: said to PostgreSQL in each transaction, and until its end."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, Engine, TextClause, event
+from sqlalchemy.orm import Session, SessionTransaction
+
+from ..errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ..scope import RequestScope
+
+__all__ = ["VALUES", "Values", "answer_for", "answer_for_nobody"]
+
+VALUES = "_ringfence_row_security"
+"""Where a session that is bound, and a connection that it uses, keep what is to be said."""
+
+_listening: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+class Values:
+    """
+    Who a session answers for. Lives on it until it is released, and on connections meanwhile.
+
+    Attributes:
+        owner: the root that the session belongs to, never what happens to be current.
+        statement: what tells PostgreSQL, until the end of the transaction.
+        values: its parameters; empty strings are nobody's.
+    """
+
+    __slots__ = ("owner", "statement", "values")
+
+    def __init__(
+        self, owner: RequestScope | None, statement: TextClause, values: dict[str, str]
+    ) -> None:
+        self.owner = owner
+        self.statement = statement
+        self.values = values
+
+    def nobodys(self) -> Values:
+        """The same for nobody."""
+        return Values(None, self.statement, dict.fromkeys(self.values, ""))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nobody any more to answer for."""
+        return self.owner is not None and self.owner.state == "closed"
+
+
+class _Said:
+    """What is, or is due to be, said on one connection."""
+
+    __slots__ = ("in_savepoint", "is_due", "values")
+
+    def __init__(self, values: Values, in_savepoint: bool) -> None:
+        self.values = values
+        self.is_due = True
+        # Said after the transaction began, and so perhaps in a savepoint, whose rollback takes
+        # it back to what was said before: to somebody else.
+        self.in_savepoint = in_savepoint
+
+
+# --- sessions ---------------------------------------------------------------------------------
+
+
+def answer_for(session: Session, values: Values) -> None:
+    """Say it in each transaction of the session, and in the one that is open, before all else."""
+    if VALUES not in vars(session):
+        event.listen(session, "after_begin", _after_begin)
+    vars(session)[VALUES] = values
+    for connection in _connections_of(session):
+        _owe(connection, values, in_savepoint=True)
+
+
+def answer_for_nobody(session: Session) -> None:
+    """Say nothing any more; and take back what was said, in the transaction that is open."""
+    values: Values | None = vars(session).pop(VALUES, None)
+    if values is None:
+        return
+    event.remove(session, "after_begin", _after_begin)
+    for connection in _connections_of(session):
+        _owe(connection, values.nobodys(), in_savepoint=True)
+
+
+def _connections_of(session: Session) -> set[Connection]:
+    """Those of the open transaction, given ones included."""
+    transaction = session.get_transaction()
+    entries = () if transaction is None else transaction._connections.values()
+    return {connection for connection, *_ in entries}
+
+
+def _after_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    if transaction.nested:
+        return  # said in the transaction around it
+    _owe(connection, vars(session)[VALUES], in_savepoint=False)
+    _pay(connection)
+
+
+# --- connections ------------------------------------------------------------------------------
+
+
+def _owe(connection: Connection, values: Values, *, in_savepoint: bool) -> None:
+    vars(connection)[VALUES] = _Said(values, in_savepoint)
+    engine = connection.engine
+    if engine not in _listening:
+        _listening.add(engine)
+        event.listen(engine, "begin", _on_begin)
+        event.listen(engine, "rollback_savepoint", _on_rollback_savepoint)
+        event.listen(engine, "before_cursor_execute", _before_cursor_execute)
+
+
+def _pay(connection: Connection) -> None:
+    said: _Said = vars(connection)[VALUES]
+    _refuse_what_has_no_transaction(connection)
+    said.is_due = False  # or it would be said before itself
+    try:
+        values = said.values.nobodys() if said.values.is_over else said.values
+        connection.execute(values.statement, values.values)
+    except BaseException:
+        said.is_due = True
+        raise
+
+
+def _refuse_what_has_no_transaction(connection: Connection) -> None:
+    dialect = connection.dialect.name
+    if dialect != "postgresql":
+        raise ConfigurationError(
+            f"Row-level security is configured, and this database is `{dialect}`.",
+            "Use PostgreSQL, or leave out `row_level_security=`.",
+        )
+    if getattr(connection.connection.dbapi_connection, "autocommit", False):
+        raise ConfigurationError(
+            "Row-level security is configured, and this connection is in autocommit: what is said "
+            "until the end of the transaction would be over at once.",
+            'Leave out `isolation_level="AUTOCOMMIT"`; what needs it belongs on an engine and '
+            "role of its own.",
+        )
+
+
+def _on_begin(connection: Connection) -> None:
+    """A held connection was committed or rolled back beneath its session, and begins again."""
+    said: _Said | None = vars(connection).get(VALUES)
+    if said is None:
+        return
+    if said.values.is_over:
+        del vars(connection)[VALUES]
+    else:
+        said.is_due = True
+
+
+def _on_rollback_savepoint(connection: Connection, *_unused: object) -> None:
+    said: _Said | None = vars(connection).get(VALUES)
+    if said is not None and said.in_savepoint:
+        said.is_due = True
+
+
+def _before_cursor_execute(connection: Connection, *_unused: Any) -> None:
+    said: _Said | None = vars(connection).get(VALUES)
+    if said is not None and said.is_due:
+        _pay(connection)
