@@ -143,9 +143,10 @@ class DisableRowSecurity(_RowSecurityDDL):
 @compiles(EnableRowSecurity)
 @compiles(DisableRowSecurity)
 def _compile(element: _RowSecurityDDL, compiler: Any, **_unused: Any) -> str:
-    quote = compiler.preparer.quote
-    names = [quote(name) for name in (element.schema, element.name) if name]
-    text: str = compiler.sql_compiler.post_process_text(element.sql(_literal(".".join(names))))
+    names = [name for name in (element.schema, element.name) if name]
+    quoted = ".".join('"' + name.replace('"', '""') + '"' for name in names)
+    # Doubles percent signs where the driver asks for it; the compiler's own quoting would too.
+    text: str = compiler.sql_compiler.post_process_text(element.sql(_literal(quoted)))
     return text
 
 

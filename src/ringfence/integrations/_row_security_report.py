@@ -112,7 +112,7 @@ def _keeps_apart(policy: str, settings: Collection[str]) -> bool:
     """Whether both expressions of a policy are nothing but comparisons with our settings."""
     names = "|".join(re.escape(name) for name in settings)
     term = re.compile(
-        r'(?:\w+|"[^"]+")(?:::[\w ]+)? = SELECT NULLIF'
+        r'(?:\w+|"[^"]+")(?:::[\w ]+)? = (?:SELECT )?NULLIF'
         rf"current_setting'(?:{names})'::text, true, ''::text(?:::[\w ]+)?(?: AS \"?\w+\"?)?"
     )
     return all(

@@ -1,0 +1,239 @@
+"""Each hole in row-level security is planted, and found; and without one nothing is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import text
+
+from ringfence import ConfigurationError, RowSecurityError, counters
+from ringfence.testing.postgres import PostgresServer
+
+from .row_security import SCHEMA, Databases, databases, rules
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(params=["asyncpg", "psycopg"])
+async def db(request: pytest.FixtureRequest, postgres: PostgresServer) -> AsyncIterator[Databases]:
+    async with databases(postgres, request.param) as all_of_it:
+        yield all_of_it
+
+
+async def _findings(db: Databases, role: str | None = "rls_app") -> tuple[str, ...]:
+    async with db.engine(role) as engine:
+        try:
+            await rules().verify(engine)
+        except RowSecurityError as error:
+            lines = str(error).splitlines()
+            return tuple(line[2:] for line in lines if line.startswith("- "))
+    return ()
+
+
+async def test_a_sound_database_has_none(db: Databases) -> None:
+    assert await _findings(db) == ()
+
+
+MINE = "nullif(current_setting('ringfence.user_id', true), '')"
+NO_POLICY = (
+    "Table `rls.note` has no restrictive policy for all commands and everybody that compares a "
+    "column with `ringfence.user_id` or `ringfence.tenant_id`."
+)
+
+
+def _policy(clauses: str) -> list[str]:
+    """Instead of ours."""
+    return ["DROP POLICY ringfence_owner ON rls.note", f"CREATE POLICY other ON rls.note {clauses}"]
+
+
+RULE = f"owner_id = (SELECT {MINE})"
+POLICIES = {
+    "none": ["DROP POLICY ringfence_owner ON rls.note"],
+    "permissive": _policy(f"FOR ALL USING ({RULE})"),
+    "for one command": _policy(f"AS RESTRICTIVE FOR SELECT USING ({RULE})"),
+    "to one role": _policy(f"AS RESTRICTIVE TO rls_app USING ({RULE})"),
+    "with a back door": _policy(f"AS RESTRICTIVE USING ({RULE} OR body = 'x')"),
+    "checks nothing": _policy(f"AS RESTRICTIVE USING ({RULE}) WITH CHECK (true)"),
+    "sees everything": _policy(f"AS RESTRICTIVE USING (true) WITH CHECK ({RULE})"),
+    "not": _policy(f"AS RESTRICTIVE USING (NOT ({RULE}))"),
+    "another setting": _policy(
+        "AS RESTRICTIVE USING (owner_id = nullif(current_setting('app.user_id', true), ''))"
+    ),
+    "'' is somebody": _policy(
+        "AS RESTRICTIVE USING (owner_id = current_setting('ringfence.user_id', true))"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+async def test_policies_that_are_not_enough(db: Databases, kind: str) -> None:
+    await db.run(*POLICIES[kind])
+    assert await _findings(db) == (NO_POLICY,)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [RULE, f"owner_id = {MINE}", f"{RULE} AND tenant_id = (SELECT {MINE})"],
+)
+async def test_policies_of_ones_own_that_are(db: Databases, rule: str) -> None:
+    await db.run(*_policy(f"AS RESTRICTIVE USING ({rule})"))
+    assert await _findings(db) == ()
+
+
+TABLES = {
+    "ALTER TABLE rls.note DISABLE ROW LEVEL SECURITY": (
+        "Table `rls.note` has no row-level security."
+    ),
+    "ALTER TABLE rls.event_1 DISABLE ROW LEVEL SECURITY": (
+        "Table `rls.event_1` has no row-level security."
+    ),
+    "ALTER TABLE rls.event NO FORCE ROW LEVEL SECURITY": (
+        "Table `rls.event` does not force row-level security on its owner."
+    ),
+    "CREATE TABLE rls.new (id int)": "Table `rls.new` has no row-level security.",
+    "GRANT TRUNCATE ON rls.ticket TO rls_app": (
+        "The login role `rls_app` may truncate `rls.ticket`."
+    ),
+    "GRANT TRUNCATE ON rls.ticket TO PUBLIC": (
+        "The login role `rls_app` may truncate `rls.ticket`."
+    ),
+    "ALTER TABLE rls.ticket OWNER TO rls_app": "The login role `rls_app` owns `rls.ticket`.",
+    "ALTER TABLE rls.event_1 OWNER TO rls_app": "The login role `rls_app` owns `rls.event_1`.",
+}
+
+
+@pytest.mark.parametrize("hole", TABLES)
+async def test_tables(db: Databases, hole: str) -> None:
+    await db.run(hole)
+    assert await _findings(db) == (TABLES[hole],)
+
+
+async def test_roles(db: Databases) -> None:
+    assert await _findings(db, None) == (f"The login role `{db.url.username}` is a superuser.",)
+    assert await _findings(db, "rls_bypass") == (
+        "The login role `rls_bypass` bypasses row-level security.",
+    )
+    owned = await _findings(db, "rls_owner")
+    assert "The login role `rls_owner` owns `rls.event_1`." in owned
+    assert len(owned) == 6
+
+
+@pytest.mark.parametrize("inherits", ["", "NOINHERIT"])
+@pytest.mark.parametrize(
+    ("role", "what"),
+    [("rls_bypass", "bypasses row-level security."), ("rls_owner", "owns `rls.note`.")],
+)
+async def test_roles_that_the_login_role_may_take(
+    db: Databases, role: str, what: str, inherits: str
+) -> None:
+    await db.run(f"ALTER ROLE rls_app {inherits or 'INHERIT'}", f"GRANT {role} TO rls_app")
+    try:
+        findings = await _findings(db)
+    finally:
+        await db.run(f"REVOKE {role} FROM rls_app", "ALTER ROLE rls_app INHERIT")
+    assert f"Role `{role}`, which the login role may take, {what}" in findings
+    assert await _findings(db) == ()
+
+
+async def test_a_role_that_was_taken_can_be_given_back(db: Databases) -> None:
+    """It is the login role that is judged: `RESET ROLE` is all it needs."""
+    async with db.engine(None) as engine:
+        async with engine.connect() as connection:
+            await connection.execute(text("SET ROLE rls_app"))
+            await connection.commit()
+        with pytest.raises(RowSecurityError, match="is a superuser"):
+            await rules().verify(engine)
+
+
+async def test_a_setting_that_is_not_empty_to_begin_with(db: Databases) -> None:
+    await db.run("ALTER ROLE rls_app SET ringfence.user_id = 'alice-1'")
+    try:
+        [finding] = await _findings(db)
+    finally:
+        await db.run("ALTER ROLE rls_app RESET ringfence.user_id")
+    assert finding.startswith("`ringfence.user_id` is set before anybody has set it")
+
+
+ROUNDABOUT = {
+    "CREATE VIEW rls.all_notes AS SELECT * FROM rls.note": (
+        "View `rls.all_notes` reads protected tables with the rights of `{}`."
+    ),
+    "CREATE MATERIALIZED VIEW rls.kept AS SELECT * FROM rls.event_1": (
+        "Materialised view `rls.kept` keeps rows of protected tables, whoever reads it."
+    ),
+    "CREATE FUNCTION rls.peek() RETURNS bigint SECURITY DEFINER LANGUAGE sql AS "
+    "'SELECT count(*) FROM rls.note'": (
+        "Function `rls.peek()` runs with the rights of `{}` (SECURITY DEFINER)."
+    ),
+}
+
+
+@pytest.mark.parametrize("hole", ROUNDABOUT)
+async def test_what_reads_with_other_rights(db: Databases, hole: str) -> None:
+    await db.run(hole)
+    assert await _findings(db) == (ROUNDABOUT[hole].format(db.url.username),)
+
+
+async def test_a_materialised_view_of_a_view(db: Databases) -> None:
+    await db.run(
+        "CREATE VIEW rls.mine WITH (security_invoker = true) AS SELECT * FROM rls.note",
+        "CREATE MATERIALIZED VIEW rls.kept AS SELECT * FROM rls.mine",
+    )
+    [finding] = await _findings(db)
+    assert "`rls.kept`" in finding
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [
+        "CREATE VIEW rls.mine WITH (security_invoker) AS SELECT * FROM rls.note",
+        "CREATE VIEW rls.versions AS SELECT * FROM rls.alembic_version",
+        "CREATE FUNCTION rls.peek() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM rls.note'",
+    ],
+)
+async def test_what_does_not(db: Databases, sound: str) -> None:
+    await db.run(sound)
+    assert await _findings(db) == ()
+
+
+async def test_a_view_or_function_of_a_role_that_is_subject_itself(db: Databases) -> None:
+    await db.run(
+        "CREATE VIEW rls.all_notes AS SELECT * FROM rls.note",
+        "ALTER VIEW rls.all_notes OWNER TO rls_owner",
+        "CREATE FUNCTION rls.peek() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 1'",
+        "ALTER FUNCTION rls.peek OWNER TO rls_owner",
+    )
+    assert await _findings(db) == ()
+
+
+async def test_all_at_once_in_one_report(db: Databases) -> None:
+    await db.run(*TABLES, *ROUNDABOUT)
+    findings = await _findings(db)
+    assert len(findings) == 6 + len(ROUNDABOUT), findings
+    assert counters.value("refused.RF802") == 1
+
+
+@pytest.mark.parametrize("name", ["{}", "rls.{}"])
+async def test_exempt_is_by_name(db: Databases, name: str) -> None:
+    await db.run("CREATE TABLE rls.new (id int)", *ROUNDABOUT)
+    names = ["new", "all_notes", "kept", "peek"]
+    async with db.engine() as engine:
+        exempt = {"alembic_version", *(name.format(each) for each in names)}
+        await rules().verify(engine, exempt=exempt)
+        with pytest.raises(RowSecurityError) as caught:
+            await rules().verify(engine, exempt=exempt - {name.format("new"), "alembic_version"})
+        assert len(caught.value.findings) == 2
+        with pytest.raises(RowSecurityError):
+            await rules().verify(engine, exempt={each.upper() for each in exempt})
+
+
+async def test_schemas(db: Databases) -> None:
+    async with db.engine() as engine:
+        with pytest.raises(RowSecurityError) as caught:
+            await rules().verify(engine, schemas=(SCHEMA, "rsl"))
+    assert caught.value.findings == ("There is no schema `rsl`.",)
+    assert isinstance(caught.value, ConfigurationError)
