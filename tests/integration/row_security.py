@@ -22,6 +22,7 @@ BOB = Identity("5b0c7f2e-0f0f-4a45-9a6f-2d5f7f6b0002", "globex")
 
 ROLES = ("rls_app", "rls_owner", "rls_bypass")
 TABLES = ("note", "account", "ticket", "deal", "event", "event_1")
+ROOTS = TABLES[:-1]
 COMMANDS = ("select", "insert", "update", "delete")
 
 _SET_UP = """
@@ -75,14 +76,12 @@ async def databases(server: PostgresServer, driver: str) -> AsyncIterator[Databa
     url = make_url(server.url(driver))
     admin = create_async_engine(url, poolclass=NullPool)
     all_of_it = Databases(url, admin)
-    await all_of_it.run(*(_MAKE_ROLE.format(role) for role in ROLES))
-    await all_of_it.run("ALTER ROLE rls_bypass BYPASSRLS", *_SET_UP.strip().splitlines())
-    for table in ("note", "account", "ticket", "deal", "event"):
-        await all_of_it.run(
-            *(insertion(table, whose) for whose in (ALICE, BOB)),
-            enable_row_security(table, schema=SCHEMA, **_COLUMNS.get(table, {})),
-        )
     await all_of_it.run(
+        *(_MAKE_ROLE.format(role) for role in ROLES),
+        "ALTER ROLE rls_bypass BYPASSRLS",
+        *_SET_UP.strip().splitlines(),
+        *(insertion(table, whose) for table in ROOTS for whose in (ALICE, BOB)),
+        *(enable_row_security(each, schema=SCHEMA, **_COLUMNS.get(each, {})) for each in ROOTS),
         *(f"ALTER TABLE rls.{table} OWNER TO rls_owner" for table in TABLES),
         "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA rls TO rls_app, rls_bypass",
     )

@@ -188,6 +188,7 @@ async def test_a_savepoint_needs_nothing(fence: Ringfence, engine: Any) -> None:
     assert len([each for each in statements if "set_config" in each]) == 1
 
 
+@pytest.mark.filterwarnings("ignore:transaction already deassociated")  # SQLAlchemy's own
 async def test_a_held_connection_that_is_committed_beneath_its_session(fence: Ringfence) -> None:
     async with fence.user_context(ALICE) as alice:
         connection = await alice.db_session.connection()

@@ -123,13 +123,12 @@ async def test_its_connection_comes_back_whatever_cancels(
         async with fence.user_context(ALICE):
             async with rls.unrestricted(reason="test") as session:
                 await session.execute(CHANGE)
-                await session.execute(text("SELECT pg_sleep(5)"))
+                await session.execute(text("SELECT pg_sleep(1)"))
 
     for again in range(1, 6):
         task = asyncio.create_task(request())
-        while not wide.pool.checkedout():
-            await asyncio.sleep(0.005)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
+        assert wide.pool.checkedout() == 1
         for _ in range(again):
             task.cancel()
             await asyncio.sleep(0)
