@@ -19,11 +19,15 @@ from ringfence import (
     RowSecurityError,
     SessionIsolationError,
     child_context,
+    current_context,
+    current_scope,
 )
 from ringfence.integrations._session_guard import guard_of
+from ringfence.integrations.asgi import UserContextMiddleware
 from ringfence.integrations.sqlalchemy import Database, released_connection
 from ringfence.testing.postgres import PostgresServer
 
+from ..integrations.asgi_driver import ok, respond
 from .row_security import (
     ALICE,
     BOB,
@@ -264,6 +268,36 @@ async def test_at_once_and_mixed(db: Databases) -> None:
                     await scope.db_session.commit()
 
         await asyncio.gather(*(request(number) for number in range(60)))
+
+
+async def test_detached_work_answers_for_who_detached_it(fence: Ringfence) -> None:
+    seen: list[Any] = []
+
+    async def work() -> None:
+        seen.append(await said(current_context().db_session))
+
+    async with fence.user_context(ALICE):
+        detached = fence.detach(work)
+    await detached.wait()
+    assert seen == [HERS]
+
+
+async def test_requests_over_http(fence: Ringfence) -> None:
+    """Their context is made late, when a session asks whose it is."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        session = current_scope().db_session
+        if current_scope().has_user:
+            who = current_context()
+            change = f"UPDATE rls.note SET body = '{who.tenant_id}'"
+            assert (await session.execute(text(change))).rowcount == 1
+        await respond(send, body=repr(await said(session)).encode())
+
+    for who, expected in ((ALICE, HERS), (BOB, HIS), (None, NOBODY)):
+        middleware = UserContextMiddleware(
+            app, fence=fence, identify=lambda _, who=who: who, required=False
+        )
+        assert (await ok(middleware)).body == repr(expected).encode()
 
 
 # --- what is left on a pooled connection ------------------------------------------------------

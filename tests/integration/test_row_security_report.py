@@ -139,6 +139,35 @@ async def test_roles_that_the_login_role_may_take(
     assert await _findings(db) == ()
 
 
+async def test_roles_that_reach_the_files(db: Databases) -> None:
+    await db.run("GRANT pg_read_server_files TO rls_app")
+    try:
+        [finding] = await _findings(db)
+    finally:
+        await db.run("REVOKE pg_read_server_files FROM rls_app")
+    assert finding == (
+        "Role `pg_read_server_files`, which the login role may take, has the files of the server."
+    )
+    await db.run("ALTER ROLE rls_app REPLICATION")
+    try:
+        [finding] = await _findings(db)
+    finally:
+        await db.run("ALTER ROLE rls_app NOREPLICATION")
+    assert "`rls_app` may copy the whole database" in finding
+
+
+async def test_partitions_in_another_schema(db: Databases) -> None:
+    await db.run(
+        "DROP SCHEMA IF EXISTS rls_archive CASCADE",
+        "CREATE SCHEMA rls_archive",
+        "CREATE TABLE rls_archive.old PARTITION OF rls.event FOR VALUES FROM (10) TO (20)",
+    )
+    try:
+        assert await _findings(db) == ("Table `rls_archive.old` has no row-level security.",)
+    finally:
+        await db.run("DROP SCHEMA rls_archive CASCADE")
+
+
 async def test_a_role_that_was_taken_can_be_given_back(db: Databases) -> None:
     """It is the login role that is judged: `RESET ROLE` is all it needs."""
     async with db.engine(None) as engine:

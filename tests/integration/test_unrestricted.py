@@ -138,6 +138,20 @@ async def test_its_connection_comes_back_whatever_cancels(
     assert await _changed(db) == 0
 
 
+async def test_a_block_that_is_never_left_ends_with_the_scope(
+    db: Databases, fence: Ringfence, rls: RowLevelSecurity, wide: Any
+) -> None:
+    async with fence.user_context(ALICE):
+        block = rls.unrestricted(reason="test")
+        session = await block.__aenter__()
+        await session.execute(CHANGE)
+        assert wide.pool.checkedout() == 1
+    assert wide.pool.checkedout() == 0
+    with pytest.raises(ContextClosedError):
+        await block.__aexit__(None, None, None)
+    assert await _changed(db) == 0
+
+
 async def test_it_needs_a_scope_a_reason_and_a_role(
     fence: Ringfence, rls: RowLevelSecurity
 ) -> None:

@@ -86,7 +86,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "sessions: a given session stays guarded",
         database,
-        '        scope.root._finalisers().add(lambda: unguard(sync_session), "release db_session")\n',
+        '        scope.root._finalisers().add(lambda: self._release(sync_session), "release db_session")\n',
         "",
         f"{GUARD}::test_a_given_session_is_its_givers_again",
     ),

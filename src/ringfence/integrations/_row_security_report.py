@@ -73,16 +73,21 @@ async def _settings(connection: AsyncConnection, rules: Rules) -> AsyncIterator[
 
 
 _JUDGED = """
+tree(oid) as (
+  select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace
+  where c.relkind in ('r', 'p', 'f') and n.nspname = any(cast(:schemas as text[]))
+  union
+  select i.inhrelid from tree join pg_inherits i on i.inhparent = tree.oid
+),
 judged as (
   select c.oid, c.relname, c.relowner, c.relkind, c.relrowsecurity, c.relforcerowsecurity
-  from pg_class c join pg_namespace n on n.oid = c.relnamespace
-  where c.relkind in ('r', 'p', 'f') and n.nspname = any(cast(:schemas as text[]))
-  and not (c.relname = any(cast(:exempt as text[]))
-           or n.nspname || '.' || c.relname = any(cast(:exempt as text[])))
+  from tree join pg_class c on c.oid = tree.oid join pg_namespace n on n.oid = c.relnamespace
+  where not (c.relname = any(cast(:exempt as text[]))
+             or n.nspname || '.' || c.relname = any(cast(:exempt as text[])))
 )"""
 
 _TABLES = f"""
-with {_JUDGED}
+with recursive {_JUDGED}
 select oid::regclass::text, relrowsecurity, relforcerowsecurity,
   array(select pg_get_expr(polqual, polrelid) || chr(10)
           || coalesce(pg_get_expr(polwithcheck, polrelid), pg_get_expr(polqual, polrelid))
@@ -126,18 +131,28 @@ def _keeps_apart(policy: str, settings: Collection[str]) -> bool:
 
 _REACHED = """
 reached as (
-  select r.oid, r.rolname, r.rolsuper, r.rolbypassrls, r.rolname = session_user as is_own
+  select r.oid, r.rolname, r.rolsuper, r.rolbypassrls, r.rolreplication,
+    r.rolname = session_user as is_own
   from pg_roles r join pg_roles s on s.rolname = session_user
   where case when s.rolsuper then r.oid = s.oid else pg_has_role(s.oid, r.oid, 'MEMBER') end
 )"""
 
-_ROLES = f"with {_REACHED} select rolname, is_own, rolsuper, rolbypassrls from reached order by 1"  # noqa: S608 (constants)
+_ROLES = f"""
+with {_REACHED}
+select rolname, is_own, case
+    when rolsuper then 'is a superuser'
+    when rolbypassrls then 'bypasses row-level security'
+    when rolreplication then 'may copy the whole database (REPLICATION)'
+    when rolname in ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program')
+    then 'has the files of the server'
+  end
+from reached order by 1
+"""  # noqa: S608 (constants)
 
 
 async def _roles(connection: AsyncConnection, rules: Rules) -> AsyncIterator[str]:
-    for role, is_own, is_super, bypasses in await _rows(connection, _ROLES):
-        if is_super or bypasses:
-            what = "is a superuser" if is_super else "bypasses row-level security"
+    for role, is_own, what in await _rows(connection, _ROLES):
+        if what:
             yield f"{_named(role, is_own)} {what}."
 
 
@@ -148,7 +163,7 @@ def _named(role: str, is_own: bool) -> str:
 
 
 _RIGHTS = f"""
-with {_REACHED}, {_JUDGED}
+with recursive {_REACHED}, {_JUDGED}
 select r.rolname, r.is_own, t.oid::regclass::text, r.oid = t.relowner
 from reached r cross join judged t
 where not r.rolsuper and t.relkind <> 'f'

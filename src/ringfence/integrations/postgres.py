@@ -167,11 +167,16 @@ class RowLevelSecurity:
         logger.warning(
             "Request `%s` goes past row-level security: %s", scope.request_id, reason.strip()
         )
+        forget = scope.callback(_close, session, own)  # for a block that is never left
         try:
             yield session
+            if own.is_closed:
+                raise scope._closed_error()
             await settle(session, own, True)
         finally:
-            await _close(session, own)
+            if not own.is_closed:
+                forget()
+                await _close_in_any_case(session, own)
 
     def _open_unrestricted(self, reason: str) -> AsyncSession:
         if not reason.strip():
@@ -188,20 +193,19 @@ class RowLevelSecurity:
 
 
 async def _close(session: AsyncSession, own: SessionGuard) -> None:
-    """In a task of its own, which no cancellation of the block reaches."""
     own.close()
-    limit = own.scope.settings.finaliser_timeout
+    try:
+        await until_idle(own, own.scope.settings.finaliser_timeout / 2)
+    finally:
+        own.forget()
+        if not await close_settled(session, own):
+            await discard(session, own)
 
-    async def close() -> None:
-        try:
-            await until_idle(own, limit / 2)
-        finally:
-            own.forget()
-            if not await close_settled(session, own):
-                await discard(session, own)
 
-    job = Job(close, "ringfence unrestricted session", Context())
-    error, cancelled = await job.wait(limit)
+async def _close_in_any_case(session: AsyncSession, own: SessionGuard) -> None:
+    """In a task of its own, which no cancellation of the block reaches."""
+    job = Job(lambda: _close(session, own), "ringfence unrestricted session", Context())
+    error, cancelled = await job.wait(own.scope.settings.finaliser_timeout)
     if cancelled or error:
         raise cancelled or error  # type: ignore[misc]
 

@@ -1,0 +1,334 @@
+"""Defects of row-level security."""
+
+from __future__ import annotations
+
+from .mutant import Mutant, mutant
+
+ROWS = "tests/integration/test_row_security.py"
+DDL = "tests/integration/test_row_security_ddl.py"
+REPORT = "tests/integration/test_row_security_report.py"
+UNRESTRICTED = "tests/integration/test_unrestricted.py"
+
+values = "integrations/_row_security_values.py"
+ddl = "integrations/_row_security_ddl.py"
+report = "integrations/_row_security_report.py"
+postgres = "integrations/postgres.py"
+database = "integrations/sqlalchemy.py"
+
+MATRIX = f"{ROWS}::test_roles_tables_commands_and_rows"
+POLICIES = f"{REPORT}::test_policies_that_are_not_enough"
+
+MUTANTS: list[Mutant] = [
+    # --- whom it names
+    mutant(
+        "postgres: it is whoever is current",
+        values,
+        "    _owe(connection, vars(session)[VALUES], in_savepoint=False)\n",
+        "    from ..current import current_context\n"
+        "    mine: Values = vars(session)[VALUES]\n"
+        '    facts = {"user_id": current_context().user_id, "tenant_id": ""}\n'
+        "    _owe(connection, Values(mine.owner, mine.statement, facts), in_savepoint=False)\n",
+        f"{ROWS}::test_it_is_the_owners_whoever_is_current",
+    ),
+    mutant(
+        "postgres: it is set for the connection, not the transaction",
+        postgres,
+        "set_config('{}', :user_id, true)",
+        "set_config('{}', :user_id, false)",
+        f"{ROWS}::test_nothing_is_left",
+    ),
+    mutant(
+        "postgres: a user without a tenant keeps somebody else's",
+        postgres,
+        ", set_config('{}', :tenant_id, true)",
+        ", set_config('{}', coalesce(nullif(:tenant_id, ''), current_setting('ringfence.tenant_id', true)), true)",
+        f"{ROWS}::test_what_somebody_left_there_is_overruled",
+    ),
+    mutant(
+        "postgres: nobody is told to be nobody",
+        postgres,
+        "        owner = scope.root\n",
+        "        owner = scope.root\n        if not owner.has_user:\n            return\n",
+        f"{ROWS}::test_what_somebody_left_there_is_overruled",
+    ),
+    mutant(
+        "postgres: it is said in each savepoint too",
+        values,
+        "    if transaction.nested:\n        return  # said in the transaction around it\n",
+        "",
+        f"{ROWS}::test_a_savepoint_needs_nothing",
+    ),
+    mutant(
+        "postgres: a transaction begun beneath the session names nobody",
+        values,
+        '        event.listen(engine, "begin", _on_begin)\n',
+        "",
+        f"{ROWS}::test_a_held_connection_that_is_committed_beneath_its_session",
+    ),
+    mutant(
+        "postgres: a connection goes on for whoever has gone",
+        values,
+        "    if said.values.is_over:\n        del",
+        "    if False:\n        del",
+        f"{ROWS}::test_a_connection_of_ones_own_forgets_who_has_gone",
+    ),
+    mutant(
+        "postgres: autocommit looks like empty tables",
+        values,
+        'if getattr(connection.connection.dbapi_connection, "autocommit", False):',
+        "if False:",
+        f"{ROWS}::test_autocommit_is_refused_each_time",
+    ),
+    mutant(
+        "postgres: autocommit is refused once",
+        values,
+        "    _refuse_what_has_no_transaction(connection)\n    said.is_due = False",
+        "    said.is_due = False\n    _refuse_what_has_no_transaction(connection)\n    said.is_due = False",
+        f"{ROWS}::test_autocommit_is_refused_each_time",
+    ),
+    # --- sessions that are given
+    mutant(
+        "postgres: a given session names nobody",
+        database,
+        "            self._bind(self.row_level_security, scope, session)\n        guard(sync_session, scope, lambda",
+        "            pass\n        guard(sync_session, scope, lambda",
+        f"{ROWS}::test_a_given_session_answers_for_its_user_while_it_is_theirs",
+    ),
+    mutant(
+        "postgres: a transaction that is open goes on for the one before",
+        values,
+        "    vars(session)[VALUES] = values\n    for connection in _connections_of(session):\n"
+        "        _owe(connection, values, in_savepoint=True)\n",
+        "    vars(session)[VALUES] = values\n",
+        f"{ROWS}::test_a_transaction_that_is_open_already",
+    ),
+    mutant(
+        "postgres: a given session goes on for its last user",
+        database,
+        "            self.row_level_security.release(sync_session)\n",
+        "            pass\n",
+        f"{ROWS}::test_a_given_session_answers_for_its_user_while_it_is_theirs",
+    ),
+    mutant(
+        "postgres: an open transaction goes on for its last user",
+        values,
+        "        _owe(connection, values.nobodys(), in_savepoint=True)\n",
+        "        pass\n",
+        f"{ROWS}::test_a_transaction_that_is_open_already",
+    ),
+    mutant(
+        "postgres: a rolled back savepoint brings the last user back",
+        values,
+        "    if said is not None and said.in_savepoint:\n        said.is_due = True\n",
+        "",
+        f"{ROWS}::test_a_savepoint_that_is_rolled_back_brings_nobody_back",
+    ),
+    # --- the policies
+    mutant(
+        "postgres: '' is somebody",
+        ddl,
+        "(SELECT nullif(current_setting('",
+        "(SELECT (current_setting('",
+        f"{MATRIX}",
+        f"{ROWS}::test_a_row_of_nobody_is_nobodys",
+    ),
+    mutant(
+        "postgres: '' may own rows",
+        ddl,
+        "      || ' CHECK (' || quote_ident({column}) || ' <> '''')';",
+        "      || ' CHECK (true)';",
+        f"{ROWS}::test_a_row_of_nobody_is_nobodys",
+    ),
+    mutant(
+        "postgres: the owner of a table is not subject",
+        ddl,
+        "|| ' FORCE ROW LEVEL SECURITY'",
+        "|| ' NO FORCE ROW LEVEL SECURITY'",
+        MATRIX,
+    ),
+    mutant(
+        "postgres: partitions are left out",
+        ddl,
+        "UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.id\n",
+        "\n",
+        f"{MATRIX}[asyncpg-rls_app]",
+    ),
+    mutant(
+        "postgres: a later policy can widen ours",
+        ddl,
+        "AS RESTRICTIVE FOR ALL",
+        "AS PERMISSIVE FOR ALL",
+        f"{ROWS}::test_a_careless_policy_later_opens_nothing",
+    ),
+    mutant(
+        "postgres: rows may be given away",
+        ddl,
+        "WITH CHECK (' || rule || ')'",
+        "WITH CHECK (true)'",
+        f"{ROWS}::test_no_row_is_given_away",
+    ),
+    mutant(
+        "postgres: the tenant does not matter",
+        ddl,
+        "rule := concat_ws(' AND ', rule, ",
+        "rule := coalesce(rule, ",
+        f"{ROWS}::test_a_tenant_alone_is_not_the_user",
+    ),
+    mutant(
+        "postgres: an id is cut to the length of the column",
+        ddl,
+        "|| CASE WHEN kind.is_text THEN '' ELSE '::' || kind.type END",
+        "|| '::' || kind.type",
+        f"{DDL}::test_types_of_owner",
+    ),
+    # --- the check
+    mutant(
+        "postgres: sessions are served unchecked",
+        database,
+        "if scope._recipes is None or not scope._recipes.is_open:",
+        "if False:",
+        f"{ROWS}::test_a_fence_that_is_not_open_serves_no_session",
+    ),
+    mutant(
+        "postgres: the fence opens whatever the database",
+        "fence.py",
+        "            await self.database.start()\n",
+        "",
+        f"{ROWS}::test_a_database_with_holes_opens_no_fence",
+    ),
+    mutant(
+        "postgres: the fence opens before the check",
+        "fence.py",
+        "            await self.database.start()\n",
+        "            self.is_open = True\n            await self.database.start()\n            self.is_open = False\n",
+        f"{ROWS}::test_a_database_with_holes_opens_no_fence",
+    ),
+    mutant(
+        "postgres: a fence is opened twice during the check",
+        "fence.py",
+        "            await self.database.start()\n            self._refuse_to_open_twice()\n",
+        "            await self.database.start()\n",
+        f"{ROWS}::test_two_that_open_one_fence_at_once",
+    ),
+    mutant(
+        "postgres: any restrictive policy will do",
+        report,
+        "        if not any(_keeps_apart(policy, rules.settings) for policy in policies):",
+        "        if not policies:",
+        POLICIES,
+    ),
+    mutant(
+        "postgres: a permissive policy will do",
+        report,
+        "and not polpermissive and",
+        "and",
+        POLICIES,
+    ),
+    mutant(
+        "postgres: a policy for one command will do",
+        report,
+        " and polcmd = '*'",
+        "",
+        POLICIES,
+    ),
+    mutant(
+        "postgres: a policy for one role will do",
+        report,
+        "        and 0 = any(polroles))",
+        "        )",
+        POLICIES,
+    ),
+    mutant(
+        "postgres: a policy that contains ours will do",
+        report,
+        'term.fullmatch(" ".join(part.split()))',
+        'term.search(" ".join(part.split()))',
+        POLICIES,
+    ),
+    mutant(
+        "postgres: what is not forced is not found",
+        report,
+        "        if not is_forced:",
+        "        if False:",
+        f"{REPORT}::test_tables",
+    ),
+    mutant(
+        "postgres: partitions elsewhere are not found",
+        report,
+        "  select i.inhrelid from tree join pg_inherits i on i.inhparent = tree.oid\n",
+        "  select oid from tree\n",
+        f"{REPORT}::test_partitions_in_another_schema",
+    ),
+    mutant(
+        "postgres: only inherited rights are judged",
+        report,
+        "pg_has_role(s.oid, r.oid, 'MEMBER')",
+        "pg_has_role(s.oid, r.oid, 'USAGE') and (r.oid = s.oid or s.rolinherit)",
+        f"{REPORT}::test_roles_that_the_login_role_may_take",
+    ),
+    mutant(
+        "postgres: the role that is taken is judged",
+        report,
+        "join pg_roles s on s.rolname = session_user",
+        "join pg_roles s on s.rolname = current_user",
+        f"{REPORT}::test_a_role_that_was_taken_can_be_given_back",
+    ),
+    mutant(
+        "postgres: truncation is not found",
+        report,
+        " or has_table_privilege(r.oid, t.oid, 'TRUNCATE'))",
+        ")",
+        f"{REPORT}::test_tables",
+    ),
+    mutant(
+        "postgres: views of views are not found",
+        report,
+        "select w.ev_class from reading join",
+        "select w.ev_class from judged reading join",
+        f"{REPORT}::test_a_materialised_view_of_a_view",
+    ),
+    mutant(
+        "postgres: functions are not found",
+        report,
+        "where p.prosecdef and",
+        "where not p.prosecdef and",
+        f"{REPORT}::test_what_reads_with_other_rights",
+    ),
+    mutant(
+        "postgres: a setting that is set is not found",
+        report,
+        "        if value:\n",
+        "        if False:\n",
+        f"{REPORT}::test_a_setting_that_is_not_empty_to_begin_with",
+    ),
+    # --- going past it
+    mutant(
+        "postgres: going past it leaves no record",
+        postgres,
+        "        logger.warning(\n",
+        "        logger.debug(\n",
+        f"{UNRESTRICTED}::test_it_sees_all_rows_and_is_written_down",
+    ),
+    mutant(
+        "postgres: what goes past it is anybody's",
+        postgres,
+        "own = guard(session.sync_session, scope, lambda",
+        "from ..fence import Ringfence\n"
+        "        own = guard(AsyncSession(None).sync_session, scope, lambda",
+        f"{UNRESTRICTED}::test_it_belongs_to_its_request_and_ends_with_its_block",
+    ),
+    mutant(
+        "postgres: what goes past it is closed in the cancelled task",
+        postgres,
+        "                await _close_in_any_case(session, own)\n",
+        "                await _close(session, own)\n",
+        f"{UNRESTRICTED}::test_its_connection_comes_back_whatever_cancels",
+    ),
+    mutant(
+        "postgres: what goes past it outlives its scope",
+        postgres,
+        "        forget = scope.callback(_close, session, own)",
+        "        forget = lambda: None",
+        f"{UNRESTRICTED}::test_a_block_that_is_never_left_ends_with_the_scope",
+    ),
+]
