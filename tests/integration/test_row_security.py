@@ -173,7 +173,9 @@ async def test_every_transaction_says_it_again(fence: Ringfence) -> None:
         assert await said(session) == HERS
 
 
-async def test_a_savepoint_needs_nothing(fence: Ringfence, engine: Any) -> None:
+async def test_a_savepoint_needs_nothing_but_after_its_rollback(
+    fence: Ringfence, engine: Any
+) -> None:
     statements: list[str] = []
 
     def note(*call: Any) -> None:
@@ -186,10 +188,10 @@ async def test_a_savepoint_needs_nothing(fence: Ringfence, engine: Any) -> None:
             assert await said(session) == HERS
             await savepoint.rollback()
         assert await said(session) == HERS
-        async with session.begin_nested():
-            pass
-        assert await said(session) == HERS
-    assert len([each for each in statements if "set_config" in each]) == 1
+    said_on = [
+        each.split()[0] for each in statements if "SAVEPOINT" in each or "set_config" in each
+    ]
+    assert said_on == ["SELECT", "SAVEPOINT", "ROLLBACK", "SELECT"]
 
 
 @pytest.mark.filterwarnings("ignore:transaction already deassociated")  # SQLAlchemy's own
@@ -449,16 +451,26 @@ async def test_a_savepoint_that_is_rolled_back_brings_nobody_back(
     fence: Ringfence, given: AsyncSession
 ) -> None:
     async with fence.user_context(ALICE, db_session=given):
-        assert await said(given) == HERS
         savepoint = await given.begin_nested()
+        assert await said(given) == HERS  # the savepoint is made with the first statement
     async with fence.user_context(BOB, db_session=given):
         assert await said(given) == HIS
         await savepoint.rollback()
         assert await said(given) == HIS
         savepoint = await given.begin_nested()
+        assert await said(given) == HIS
     assert await said(given) == NOBODY
     await savepoint.rollback()
     assert await said(given) == NOBODY
+
+
+async def test_a_savepoint_that_is_written_by_hand(fence: Ringfence, given: AsyncSession) -> None:
+    async with fence.user_context(ALICE, db_session=given):
+        await given.execute(text("SAVEPOINT one"))
+    async with fence.user_context(BOB, db_session=given):
+        assert await said(given) == HIS
+        await given.execute(text("/* trace 17 */ rollback to savepoint one"))
+        assert await said(given) == HIS
 
 
 async def test_a_given_session_by_a_child(db: Databases) -> None:
@@ -597,3 +609,10 @@ async def test_an_upsert_onto_a_row_that_is_not_seen(db: Databases, fence: Ringf
             else:
                 await alice.db_session.execute(upsert)
             await alice.db_session.rollback()
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_on_trio_it_says_so_when_the_fence_opens() -> None:
+    with pytest.raises(ConfigurationError, match="does not run on trio"):
+        async with fence_of(create_async_engine("sqlite+aiosqlite://")):
+            pass

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from ringfence import (
     ConfigurationError,
@@ -132,6 +132,36 @@ async def test_its_connection_comes_back_whatever_cancels(
         for _ in range(again):
             task.cancel()
             await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert wide.pool.checkedout() == 0
+    assert await _changed(db) == 0
+
+
+class Slow(AsyncSession):
+    """Has something to do before it closes, as classes that applications write may."""
+
+    async def close(self) -> None:
+        await asyncio.sleep(0.1)
+        await super().close()
+
+
+async def test_closing_it_cannot_be_cancelled(db: Databases, wide: Any) -> None:
+    rls = rules(unrestricted=async_sessionmaker(wide, class_=Slow))
+
+    async def request(fence: Ringfence) -> None:
+        async with fence.user_context(ALICE):
+            async with rls.unrestricted(reason="test") as session:
+                await session.execute(CHANGE)
+                await asyncio.sleep(1)
+
+    async with db.engine() as engine, fence_of(engine, rls) as fence:
+        task = asyncio.create_task(request(fence))
+        await asyncio.sleep(0.2)
+        assert wide.pool.checkedout() == 1
+        for _ in range(3):
+            task.cancel()
+            await asyncio.sleep(0.02)
         with pytest.raises(asyncio.CancelledError):
             await task
         assert wide.pool.checkedout() == 0

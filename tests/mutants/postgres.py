@@ -23,11 +23,11 @@ MUTANTS: list[Mutant] = [
     mutant(
         "postgres: it is whoever is current",
         values,
-        "    _owe(connection, vars(session)[VALUES], in_savepoint=False)\n",
+        "    _owe(connection, vars(session)[VALUES])\n",
         "    from ..current import current_context\n"
         "    mine: Values = vars(session)[VALUES]\n"
         '    facts = {"user_id": current_context().user_id, "tenant_id": ""}\n'
-        "    _owe(connection, Values(mine.owner, mine.statement, facts), in_savepoint=False)\n",
+        "    _owe(connection, Values(mine.owner, mine.statement, facts))\n",
         f"{ROWS}::test_it_is_the_owners_whoever_is_current",
     ),
     mutant(
@@ -56,7 +56,7 @@ MUTANTS: list[Mutant] = [
         values,
         "    if transaction.nested:\n        return  # said in the transaction around it\n",
         "",
-        f"{ROWS}::test_a_savepoint_needs_nothing",
+        f"{ROWS}::test_a_savepoint_needs_nothing_but_after_its_rollback",
     ),
     mutant(
         "postgres: a transaction begun beneath the session names nobody",
@@ -68,8 +68,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "postgres: a connection goes on for whoever has gone",
         values,
-        "    if said.values.is_over:\n        del",
-        "    if False:\n        del",
+        "said.values.nobodys() if said.values.is_over else said.values",
+        "said.values",
         f"{ROWS}::test_a_connection_of_ones_own_forgets_who_has_gone",
     ),
     mutant(
@@ -98,7 +98,7 @@ MUTANTS: list[Mutant] = [
         "postgres: a transaction that is open goes on for the one before",
         values,
         "    vars(session)[VALUES] = values\n    for connection in _connections_of(session):\n"
-        "        _owe(connection, values, in_savepoint=True)\n",
+        "        _owe(connection, values)\n",
         "    vars(session)[VALUES] = values\n",
         f"{ROWS}::test_a_transaction_that_is_open_already",
     ),
@@ -107,20 +107,20 @@ MUTANTS: list[Mutant] = [
         database,
         "            self.row_level_security.release(sync_session)\n",
         "            pass\n",
-        f"{ROWS}::test_a_given_session_answers_for_its_user_while_it_is_theirs",
+        f"{ROWS}::test_a_transaction_that_is_open_already",
     ),
     mutant(
         "postgres: an open transaction goes on for its last user",
         values,
-        "        _owe(connection, values.nobodys(), in_savepoint=True)\n",
+        "        _owe(connection, values.nobodys())\n",
         "        pass\n",
         f"{ROWS}::test_a_transaction_that_is_open_already",
     ),
     mutant(
         "postgres: a rolled back savepoint brings the last user back",
         values,
-        "    if said is not None and said.in_savepoint:\n        said.is_due = True\n",
-        "",
+        """    if first_word(statement) == "ROLLBACK":\n""",
+        "    if False:\n",
         f"{ROWS}::test_a_savepoint_that_is_rolled_back_brings_nobody_back",
     ),
     # --- the policies
@@ -322,7 +322,7 @@ MUTANTS: list[Mutant] = [
         postgres,
         "                await _close_in_any_case(session, own)\n",
         "                await _close(session, own)\n",
-        f"{UNRESTRICTED}::test_its_connection_comes_back_whatever_cancels",
+        f"{UNRESTRICTED}::test_closing_it_cannot_be_cancelled",
     ),
     mutant(
         "postgres: what goes past it outlives its scope",

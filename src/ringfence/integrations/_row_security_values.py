@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, TextClause, event
 from sqlalchemy.orm import Session, SessionTransaction
 
 from ..errors import ConfigurationError
+from ._session_connections import first_word
 
 if TYPE_CHECKING:
     from ..scope import RequestScope
@@ -53,14 +54,11 @@ class Values:
 class _Said:
     """What is, or is due to be, said on one connection."""
 
-    __slots__ = ("in_savepoint", "is_due", "values")
+    __slots__ = ("is_due", "values")
 
-    def __init__(self, values: Values, in_savepoint: bool) -> None:
+    def __init__(self, values: Values) -> None:
         self.values = values
         self.is_due = True
-        # Said after the transaction began, and so perhaps in a savepoint, whose rollback takes
-        # it back to what was said before: to somebody else.
-        self.in_savepoint = in_savepoint
 
 
 # --- sessions ---------------------------------------------------------------------------------
@@ -72,7 +70,7 @@ def answer_for(session: Session, values: Values) -> None:
         event.listen(session, "after_begin", _after_begin)
     vars(session)[VALUES] = values
     for connection in _connections_of(session):
-        _owe(connection, values, in_savepoint=True)
+        _owe(connection, values)
 
 
 def answer_for_nobody(session: Session) -> None:
@@ -82,7 +80,7 @@ def answer_for_nobody(session: Session) -> None:
         return
     event.remove(session, "after_begin", _after_begin)
     for connection in _connections_of(session):
-        _owe(connection, values.nobodys(), in_savepoint=True)
+        _owe(connection, values.nobodys())
 
 
 def _connections_of(session: Session) -> set[Connection]:
@@ -95,20 +93,19 @@ def _connections_of(session: Session) -> set[Connection]:
 def _after_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     if transaction.nested:
         return  # said in the transaction around it
-    _owe(connection, vars(session)[VALUES], in_savepoint=False)
+    _owe(connection, vars(session)[VALUES])
     _pay(connection)
 
 
 # --- connections ------------------------------------------------------------------------------
 
 
-def _owe(connection: Connection, values: Values, *, in_savepoint: bool) -> None:
-    vars(connection)[VALUES] = _Said(values, in_savepoint)
+def _owe(connection: Connection, values: Values) -> None:
+    vars(connection)[VALUES] = _Said(values)
     engine = connection.engine
     if engine not in _listening:
         _listening.add(engine)
         event.listen(engine, "begin", _on_begin)
-        event.listen(engine, "rollback_savepoint", _on_rollback_savepoint)
         event.listen(engine, "before_cursor_execute", _before_cursor_execute)
 
 
@@ -143,21 +140,19 @@ def _refuse_what_has_no_transaction(connection: Connection) -> None:
 def _on_begin(connection: Connection) -> None:
     """A held connection was committed or rolled back beneath its session, and begins again."""
     said: _Said | None = vars(connection).get(VALUES)
+    if said is not None:
+        said.is_due = True
+
+
+def _before_cursor_execute(
+    connection: Connection, cursor: Any, statement: str, *_unused: Any
+) -> None:
+    said: _Said | None = vars(connection).get(VALUES)
     if said is None:
         return
-    if said.values.is_over:
-        del vars(connection)[VALUES]
-    else:
+    # What was said in a savepoint goes with it: back to what was said before, to somebody else.
+    # SQLAlchemy's event comes before the statement, when it is too early to say it again.
+    if first_word(statement) == "ROLLBACK":
         said.is_due = True
-
-
-def _on_rollback_savepoint(connection: Connection, *_unused: object) -> None:
-    said: _Said | None = vars(connection).get(VALUES)
-    if said is not None and said.in_savepoint:
-        said.is_due = True
-
-
-def _before_cursor_execute(connection: Connection, *_unused: Any) -> None:
-    said: _Said | None = vars(connection).get(VALUES)
-    if said is not None and said.is_due:
+    elif said.is_due:
         _pay(connection)

@@ -19,7 +19,7 @@ from ._session_waits import before_writing, name_the_holder
 if TYPE_CHECKING:
     from ..scope import RequestScope
 
-__all__ = ["WatchedConnection", "effect_of", "read_only", "unwatch", "watch"]
+__all__ = ["WatchedConnection", "effect_of", "first_word", "read_only", "unwatch", "watch"]
 
 TIMES = "_ringfence_times"
 """Where a connection that is watched keeps its clock."""
@@ -208,6 +208,17 @@ _CHANGING = re.compile(r"\b(?:INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
 _LOCKING = re.compile(r"\bFOR\s+(?:NO\s+KEY\s+UPDATE|UPDATE|KEY\s+SHARE|SHARE)\b", re.IGNORECASE)
 
 
+def first_word(statement: str) -> str:
+    """
+    The first word of a statement, in capitals, behind comments and parentheses.
+
+    >>> first_word("/* trace 17 */ rollback to savepoint one")
+    'ROLLBACK'
+    """
+    found = _FIRST_WORD.match(statement)
+    return found[1].upper() if found else ""
+
+
 def effect_of(statement: str) -> Literal["reads", "locks", "writes"]:
     """
     What a statement does to the database, as far as its text tells; in doubt, it writes.
@@ -215,9 +226,7 @@ def effect_of(statement: str) -> Literal["reads", "locks", "writes"]:
     >>> effect_of("SELECT 1"), effect_of("SELECT 1 FOR UPDATE"), effect_of("CALL purge()")
     ('reads', 'locks', 'writes')
     """
-    found = _FIRST_WORD.match(statement)
-    word = found[1].upper() if found else ""
-    upper = statement.upper()
+    word, upper = first_word(statement), statement.upper()
     if word == "WITH" or (word == "EXPLAIN" and "ANALY" in upper):
         word = "WRITE" if _CHANGING.search(statement) else "SELECT"
     if word not in _READING:
