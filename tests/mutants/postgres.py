@@ -313,8 +313,7 @@ MUTANTS: list[Mutant] = [
         "postgres: what goes past it is anybody's",
         postgres,
         "own = guard(session.sync_session, scope, lambda",
-        "from ..fence import Ringfence\n"
-        "        own = guard(AsyncSession(None).sync_session, scope, lambda",
+        "own = guard(AsyncSession(None).sync_session, scope, lambda",
         f"{UNRESTRICTED}::test_it_belongs_to_its_request_and_ends_with_its_block",
     ),
     mutant(
