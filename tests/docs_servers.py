@@ -49,7 +49,7 @@ def serve_and_stop(server: str, options: list[str], seconds: str, folder: Path) 
 def _stop_at_work(process: subprocess.Popen[str], port: int, seconds: str) -> Stopped:
     assert process.stdout is not None
     answer: list[bytes] = []
-    client = threading.Thread(target=lambda: answer.append(_get(port, f"/work/{seconds}")))
+    client = threading.Thread(target=lambda: answer.append(_get(port, f"/wait/{seconds}")))
     client.start()
     said = []
     for line in process.stdout:  # ends with the server
