@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextvars
 import datetime as dt
 import logging
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -119,33 +117,26 @@ def test_one_that_ends_while_it_is_first_read_has_none(monkeypatch: pytest.Monke
         assert root._context is None
 
 
-@pytest.fixture
-def _restless() -> Iterator[None]:
-    """Threads take turns as often as can be."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
+def test_threads_that_read_it_first_at_once_get_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root, read = _opened(), []
+    make, all_have_made_one = context._root_context, threading.Barrier(4)
 
+    def together(*facts: Any) -> UserExecutionContext:
+        made = make(*facts)
+        all_have_made_one.wait(10)
+        return made
 
-@pytest.mark.usefixtures("_restless")
-def test_threads_that_read_it_first_at_once_get_the_same() -> None:
-    for _ in range(50):
-        root, read = _opened(), []
-        start = threading.Barrier(4)
-
-        def work(root: RequestScope = root, read: list[Any] = read, start: Any = start) -> None:
-            start.wait()
-            read.append(root.context)
-
-        threads = [threading.Thread(target=work) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        root._end(CODE, 0)
-        assert len(read) == 4
-        assert all(each is read[0] for each in read)
+    monkeypatch.setattr(context, "_root_context", together)
+    threads = [threading.Thread(target=lambda: read.append(root.context)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    root._end(CODE, 0)
+    assert len(read) == 4
+    assert all(each is read[0] for each in read)
 
 
 def test_what_the_collector_calls_while_it_is_made_may_read_it_too(
