@@ -418,7 +418,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "5: a discarded stream never ends",
         "integrations/_exchange.py",
-        '        if message.get("more_body") and _hears_of_disconnects_by_oserror(self._scope):',
+        '        if message.get("more_body") and not is_silent(self._scope):',
         "        if False:",
         f"{ASGI}::test_after_that_an_endless_stream_ends",
     ),

@@ -171,7 +171,7 @@ class Exchange:
     async def _discard(self, message: Mapping[str, Any]) -> None:
         """The client has a whole answer: what the application goes on to say has no reader."""
         await checkpoint()  # a stream that never waits would stop the event loop
-        if message.get("more_body") and _hears_of_disconnects_by_oserror(self._scope):
+        if message.get("more_body") and not is_silent(self._scope):
             self.is_cut = True
             raise OSError("The response was replaced; nobody reads this stream.")
 
@@ -211,14 +211,8 @@ def _accept(scope: Scope, message: Mapping[str, Any]) -> Mapping[str, Any]:
     return message
 
 
-def _hears_of_disconnects_by_oserror(scope: Scope) -> bool:
-    """Whether `send` may raise: so since ASGI 2.4; before, `receive` alone tells."""
-    version = scope.get("asgi", {}).get("spec_version", "2.0")
-    return tuple(int(part) for part in version.split(".")) >= (2, 4)
-
-
 def is_silent(scope: Scope) -> bool:
-    """Whether the server's `send` raises nothing when the client has gone."""
+    """Whether `send` raises nothing when the client has gone: so before ASGI 2.4."""
     return scope.get("asgi", _OLD).get("spec_version", "2.0") in _SILENT
 
 
