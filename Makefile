@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.ready
 export UV_PYTHON_DOWNLOADS := never
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench mutants lock clean
+.PHONY: help demo test check bench mutants torture lock clean
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v=sys.version_info[:2]; sys.exit(0 if v>=(3,11) else "ringfence needs Python 3.11+, found %d.%d" % v)'
@@ -36,6 +36,9 @@ bench: $(STAMP)  ## benchmarks against peers (ARGS=... is passed on)
 
 mutants: $(STAMP)  ## break each law in a copy of the source and see a test fail (ARGS=... is passed on)
 	@$(BIN)/python -m tests.mutants $(ARGS)
+
+torture: $(STAMP)  ## attack the library for under ten minutes (ARGS=... is passed on)
+	@$(BIN)/python -m tests.torture $(ARGS)
 
 lock: $(STAMP)  ## refresh constraints.txt (releases at least a week old; no addresses in it)
 	@$(BIN)/uv pip compile -q pyproject.toml --all-extras --group dev --universal --no-header \

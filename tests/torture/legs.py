@@ -1,0 +1,27 @@
+"""The legs of the torture run, and which of the two cores each runs on."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import cast
+
+import attrs
+
+from .report import Report
+
+
+@attrs.frozen
+class Leg:
+    """`run(report)` of the module does the work."""
+
+    name: str
+    about: str
+    lane: int
+
+    def run(self, report: Report) -> None:
+        module = importlib.import_module(f"tests.torture.{self.name}")
+        cast(Callable[[Report], None], module.run)(report)
+
+
+LEGS: dict[str, Leg] = {leg.name: leg for leg in ()}
