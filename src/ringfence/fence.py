@@ -157,12 +157,16 @@ class Ringfence(Infrastructure):
         traceback: TracebackType | None,
     ) -> None:
         self.is_draining = True
+        if self.events is not None:
+            self.events.stop()  # what waits for events would be waited for
         detached, limit = list(self._detached), self.settings.drain_timeout
         try:
             self.drain_report, cancelled = await drain(self, detached, self._given_up, limit)
         finally:
             self._detached.clear()
             self.is_open = self.is_draining = False
+            if self.events is not None:
+                await self.events.aclose()
         if cancelled is not None:
             raise cancelled
 

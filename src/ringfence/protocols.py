@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .scope import RequestScope
     from .settings import Settings
@@ -61,10 +61,19 @@ class Resolver(Protocol):
 
 
 class EventSink(Protocol):
-    """Takes events for the current user's own connections."""
+    """Takes events for the current user's own connections, as `events.EventHub` does."""
 
-    async def emit(self, scope: RequestScope, kind: str, data: dict[str, Any]) -> None:
-        """Deliver one event to the user of `scope`."""
+    async def emit(
+        self, kind: str, data: Mapping[str, Any] | None = None, *, only_origin: bool = False
+    ) -> str:
+        """Deliver one event to the user of the context that is open here; returns its id."""
+        ...
+
+    def stop(self) -> None:
+        """The application begins to shut down: end what waits for events."""
+
+    async def aclose(self) -> None:
+        """The application has shut down: give up connections."""
 
 
 class AuditSink(Protocol):
@@ -93,6 +102,10 @@ class Recipes(Protocol):
     @property
     def database(self) -> SessionSource | None:
         """Where sessions come from, if anywhere."""
+
+    @property
+    def events(self) -> EventSink | None:
+        """Where events go, if anywhere."""
 
     @property
     def is_open(self) -> bool:
