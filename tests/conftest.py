@@ -15,6 +15,7 @@ from ringfence.errors import ConfigurationError
 from ringfence.isolation import registry
 from ringfence.state import open_roots
 from ringfence.testing.postgres import PostgresServer, postgres_server
+from ringfence.testing.valkey import ValkeyServer, valkey_server
 
 BACKENDS = [
     pytest.param(("asyncio", {}), id="asyncio"),
@@ -62,6 +63,18 @@ def postgres() -> Iterator[PostgresServer]:
     """A real PostgreSQL, one for all tests; without one they are skipped, but not in CI."""
     try:
         with postgres_server() as server:
+            yield server
+    except ConfigurationError as error:
+        if os.environ.get("CI"):
+            raise  # there it is required
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[ValkeyServer]:
+    """A real Valkey or Redis, one for all tests; without one they are skipped, but not in CI."""
+    try:
+        with valkey_server() as server:
             yield server
     except ConfigurationError as error:
         if os.environ.get("CI"):

@@ -1,0 +1,188 @@
+"""RedisLog: the last events of each user in a Redis or Valkey that several processes share."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any
+
+try:
+    from redis.asyncio import BlockingConnectionPool, Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.exceptions import ConnectionError as Disconnected
+    from redis.exceptions import TimeoutError as Late
+except ImportError as missing:
+    raise ImportError(
+        'This needs redis-py. Install it with `pip install "ringfence[redis]"`.'
+    ) from missing
+
+from .. import counters
+from ..errors import ConfigurationError
+from ..events.log import Entry, Page, UserKey
+from ..events.position import Position, gap_after
+from ..isolation import Infrastructure
+from ..tasks import is_on_trio
+from ._doorbell import Doorbell
+from ._redis_scripts import APPEND, READ
+
+__all__ = ["RedisLog"]
+
+_ATTEMPTS = 4
+_PAUSE = 0.05  # seconds before the second attempt; twice as long before each further one
+
+
+class RedisLog(Infrastructure):
+    """
+    The last events of each user, in a Redis or Valkey (6.2 or later) that processes share.
+
+    Lives as long as its hub; connects when it is first used, in the event loop that uses it. A
+    stream is the truth; pub/sub only rings for it, so that a lost connection loses nothing. An
+    event is appended by one call, and once: a call that is repeated because its answer was lost
+    finds what it had done::
+
+        hub = EventHub(RedisLog("redis://localhost/0"))
+
+    Whoever can write to that server can tell users anything: give it to ringfence alone, or
+    restrict others by ACL to keys and channels that do not begin with `prefix`.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`.
+        prefix: of all keys and channels.
+        max_events, max_bytes: kept of each user.
+        idle_timeout: seconds after which a user without events and connections is forgotten.
+        poll_interval: seconds after which connections look for events even if no bell rang.
+        max_connections: to the server, of this process; one more is for the bells.
+        options: for redis-py's connections, such as `ssl_ca_certs`.
+
+    Raises:
+        ConfigurationError: a limit that is not above 0; or, when it is used, this is trio.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "ringfence:events:",
+        max_events: int = 1000,
+        max_bytes: int = 1024 * 1024,
+        idle_timeout: float = 3600.0,
+        poll_interval: float = 30.0,
+        max_connections: int = 32,
+        **options: Any,
+    ) -> None:
+        if not min(max_events, max_bytes, idle_timeout, poll_interval, max_connections) > 0:
+            raise ConfigurationError(
+                "A limit of the log is not above 0.", "Leave it out for the usual one."
+            )
+        self._url = url
+        self._prefix = prefix
+        self._limits = (int(idle_timeout * 1000), max_events, max_bytes)
+        self._poll_interval = poll_interval
+        self._max_connections = max_connections
+        self._options = options
+        self._link: _Link | None = None
+
+    async def append(self, user: UserKey, record: bytes, to: str | None) -> Position:
+        """Add an event at the end, drop what is too old, and ring the user's bells."""
+        state, log, bell = self._names(user)
+        nonce = os.urandom(8)
+        given = (os.urandom(8).hex(), *self._limits, record, to or "", nonce, bell)
+        epoch, sequence = await self._run(APPEND, (state, log), given)
+        return Position(epoch.decode(), sequence)
+
+    async def read(self, user: UserKey, after: Position | None, limit: int) -> Page:
+        """What comes after a position, `limit` events at most; `None` stands for the end."""
+        state, log, _ = self._names(user)
+        place = ("", "") if after is None else (after.epoch, after.sequence)
+        given = (os.urandom(8).hex(), self._limits[0], *place, limit)
+        epoch, first, last, rows = await self._run(READ, (state, log), given)
+        epoch = epoch.decode()
+        start, gap = (last, None) if after is None else gap_after(after, epoch, first, last)
+        return Page(Position(epoch, start), gap, [_entry(row) for row in rows])
+
+    async def listen(self, user: UserKey, ring: Callable[[], None]) -> None:
+        """Have `ring` called for whatever is appended from now on."""
+        await self._connected().doorbell.add(self._names(user)[2], ring)
+
+    def unlisten(self, user: UserKey, ring: Callable[[], None]) -> None:
+        """No more of that."""
+        if self._link is not None:
+            self._link.doorbell.remove(self._names(user)[2], ring)
+
+    async def aclose(self) -> None:
+        """Give up connections. What is kept stays, and may be used again."""
+        link, self._link = self._link, None
+        if link is not None and link.is_here():
+            await link.aclose()
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _names(self, user: UserKey) -> tuple[str, str, str]:
+        """
+        The keys of a user, and their channel.
+
+        The length makes them unambiguous, whatever the ids hold; the braces keep a user's keys
+        on one node of a cluster.
+        """
+        tenant, user_id = user
+        who = f":{user_id}" if tenant is None else f"{len(tenant)}:{tenant}:{user_id}"
+        key = f"{self._prefix}{{{who}}}"
+        return f"{key}:state", f"{key}:log", f"{key}:bell"
+
+    async def _run(self, script: str, keys: tuple[str, ...], given: tuple[Any, ...]) -> Any:
+        """Run a script, again if the connection is lost: it is told which attempt it is."""
+        for attempt in range(_ATTEMPTS):
+            link = self._connected()
+            try:
+                return await link.scripts[script](keys=keys, args=(*given, attempt))
+            except (Disconnected, Late, OSError):
+                counters.count("events.connection_lost")
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                await asyncio.sleep(_PAUSE * 2**attempt)
+        raise RuntimeError  # not reached
+
+    def _connected(self) -> _Link:
+        link = self._link
+        if link is None or not link.is_here():
+            if is_on_trio():
+                raise ConfigurationError(
+                    "redis-py runs on asyncio only.", "Use a `MemoryLog` on trio."
+                )
+            link = self._link = _Link(self)
+        return link
+
+
+class _Link:
+    """What a log holds of the server, in one event loop: a pool, the scripts and the bells."""
+
+    def __init__(self, log: RedisLog) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._commands = _client(log, log._max_connections)
+        self._bells = _client(log, 1)
+        self.scripts = {text: self._commands.register_script(text) for text in (APPEND, READ)}
+        self.doorbell = Doorbell(self._bells, log._poll_interval)
+
+    def is_here(self) -> bool:
+        return self._loop is asyncio.get_running_loop()
+
+    async def aclose(self) -> None:
+        await self.doorbell.aclose()
+        await self._bells.aclose()
+        await self._commands.aclose()
+
+
+def _client(log: RedisLog, connections: int) -> Redis:
+    # Its own retries would append an event twice: it cannot tell the script of them.
+    options = {"socket_timeout": 5, "socket_connect_timeout": 5, **log._options}
+    pool = BlockingConnectionPool.from_url(
+        log._url, max_connections=connections, timeout=5, retry=Retry(NoBackoff(), 0), **options
+    )
+    return Redis.from_pool(pool)
+
+
+def _entry(row: Any) -> Entry:
+    name, (_, record, _, to, _, _) = row
+    return Entry(int(name.partition(b"-")[0]), record, to.decode() or None)

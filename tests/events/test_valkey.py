@@ -1,0 +1,364 @@
+"""RedisLog on a real Valkey: the same promises, also when connections are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import anyio
+import pytest
+import redis.asyncio
+import redis.exceptions
+
+from ringfence import ConfigurationError, counters, user_context
+from ringfence.events import EventHub, Position, UserKey
+from ringfence.integrations._redis_scripts import APPEND
+from ringfence.integrations.redis import RedisLog
+from ringfence.testing.valkey import ValkeyServer
+
+from .readers import PATIENCE, emit_numbers, follow_and_emit, is_silent, take
+
+Make = Callable[..., EventHub]
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    if request.param == "uvloop":
+        pytest.importorskip("uvloop")
+    return "asyncio", {"use_uvloop": request.param == "uvloop"}
+
+
+@pytest.fixture
+async def make(valkey: ValkeyServer) -> AsyncIterator[Make]:
+    """Makes hubs that share a log, as those of several processes do."""
+    prefix, hubs = f"test:{secrets.token_hex(4)}:", list[EventHub]()
+
+    def make(hub: dict[str, Any] | None = None, **options: Any) -> EventHub:
+        log = RedisLog(valkey.url, **{"prefix": prefix, **options})
+        hubs.append(EventHub(log, **(hub or {})))
+        return hubs[-1]
+
+    yield make
+    for hub in hubs:
+        await hub.aclose()
+
+
+@pytest.fixture
+async def server(valkey: ValkeyServer) -> AsyncIterator[Any]:
+    async with redis.asyncio.Redis.from_url(valkey.url) as client:
+        yield client
+
+
+def prefix_of(hub: EventHub) -> str:
+    log: Any = hub.log
+    prefix: str = log._prefix
+    return prefix
+
+
+# --- the same as in memory --------------------------------------------------------------------
+
+
+async def test_one_process_emits_and_another_hears(make: Make) -> None:
+    here, there = make(), make()
+    async with user_context("ann"), there.subscribe() as events:
+        await emit_numbers(here, 1, 2)
+        await emit_numbers(there, 3)
+        assert await take(events, 3) == [1, 2, 3]
+        async with user_context("bob"):
+            await emit_numbers(here, 4)
+        async with user_context("ann", tenant_id="acme"):
+            await emit_numbers(here, 5)
+        assert await is_silent(events)
+
+
+@pytest.mark.parametrize("missed", [0, 1, 99, 100, 101, 250])
+async def test_after_an_id_exactly_what_was_missed(make: Make, missed: int) -> None:
+    hub = make()
+    async with user_context("ann"):
+        *_, last = await emit_numbers(hub, 1, 2, 3)
+        await emit_numbers(hub, *range(missed))
+        async with make().subscribe(last) as events:
+            assert await take(events, missed) == list(range(missed))
+            assert await is_silent(events)
+            await emit_numbers(hub, 17)
+            assert await take(events, 1) == [17]
+
+
+async def test_its_position_resumes_before_anything_was_emitted(make: Make) -> None:
+    hub = make()
+    async with user_context("ann"):
+        async with hub.subscribe() as events:
+            position = events.position
+        await emit_numbers(hub, 1)
+        async with hub.subscribe(position) as events:
+            assert await take(events, 1) == [1]
+
+
+async def test_gaps_are_said(make: Make) -> None:
+    hub = make(max_events=3)
+    async with user_context("ann"):
+        first, second, third, *_ = await emit_numbers(hub, *range(6))
+        async with hub.subscribe(first) as events:
+            assert await take(events, 4) == ["trimmed", 3, 4, 5]
+        async with hub.subscribe(third) as events:
+            assert await take(events, 3) == [3, 4, 5]
+        async with hub.subscribe(f"{'0' * 16}-1") as events:
+            assert await take(events, 4) == ["epoch", 3, 4, 5]
+        epoch = Position.parse(second).epoch
+        async with hub.subscribe(f"{epoch}-17") as events:
+            assert await take(events, 1) == ["ahead"]
+            assert events.position == f"{epoch}-6"
+            assert await is_silent(events)
+
+
+async def test_the_log_is_bounded_in_length_and_bytes(make: Make, server: Any) -> None:
+    hub = make(max_events=100, max_bytes=50_000)
+    async with user_context("ann"):
+        for _ in range(150):
+            await hub.emit("counted")
+        (name,) = [key async for key in server.scan_iter(f"{prefix_of(hub)}*:log")]
+        assert await server.xlen(name) == 100
+        for _ in range(60):
+            await hub.emit("counted", {"text": "x" * 2000})
+        assert 15 < await server.xlen(name) < 25
+        await hub.emit("counted", {"text": "x" * 60_000})
+        assert await server.xlen(name) == 1
+        state = name.replace(b":log", b":state")
+        assert 60_000 < int(await server.hget(state, "bytes")) < 61_000
+        assert 3_500_000 < await server.pttl(name) <= 3_600_000
+        assert 3_500_000 < await server.pttl(state) <= 3_600_000
+
+
+async def test_only_the_connection_that_the_request_came_from(make: Make) -> None:
+    hub = make()
+    async with user_context("ann", websocket_client_id="tab-1"), hub.subscribe() as mine:
+        async with user_context("ann", websocket_client_id="tab-2"):
+            async with hub.subscribe() as other:
+                await emit_numbers(hub, 1, only_origin=True)
+                assert await take(other, 1) == [1]
+        assert await is_silent(mine)
+
+
+async def test_two_users_three_connections_each_and_forced_disconnects(make: Make) -> None:
+    """In order, no loss, no duplicate, no event of the other user."""
+    await follow_and_emit(make(), users=("ann", "bob"), count=1000, connections=3)
+
+
+async def test_names_of_users_cannot_be_confused() -> None:
+    log = RedisLog("redis://nowhere")
+    users = [
+        UserKey(None, "a:b"), UserKey("a", "b"), UserKey("a:b", "c"), UserKey("a", "b:c"),
+        UserKey(None, "1:a:b"), UserKey("1", "a:b"),
+    ]  # fmt: skip
+    assert len({log._names(user) for user in users}) == len(users)
+
+
+# --- what goes wrong --------------------------------------------------------------------------
+
+
+async def test_killed_connections_lose_nothing(make: Make, server: Any) -> None:
+    """Every 40 ms or so the server cuts off pub/sub; now and then everybody."""
+    kills = [0]
+
+    async def kill() -> None:
+        while True:
+            await anyio.sleep(0.04)
+            kind = "normal" if kills[0] % 5 == 4 else "pubsub"
+            kills[0] += 1
+            await server.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+
+    hub = make(poll_interval=3)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(kill)
+        await follow_and_emit(hub, users=("ann", "bob"), count=1000, connections=3)
+        tasks.cancel_scope.cancel()
+    assert kills[0] >= 5
+    assert counters.value("events.bell_lost") >= 1
+    assert counters.value("events.connection_lost") >= 1
+
+
+async def test_a_lost_bell_connection_comes_back(make: Make, server: Any) -> None:
+    hub = make(poll_interval=1000)
+    async with user_context("ann"), hub.subscribe() as events:
+        for number in range(5):
+            await server.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await emit_numbers(hub, number)
+            assert await take(events, 1) == [number]
+
+
+async def test_a_bell_that_never_rings_costs_time_only(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = make(poll_interval=0.2)
+    async with user_context("ann"), hub.subscribe() as events:
+        monkeypatch.setattr(
+            "ringfence.integrations._doorbell.Doorbell._ring", _unless_polling, raising=True
+        )
+        await emit_numbers(hub, 1)
+        assert await take(events, 1) == [1]
+
+
+def _unless_polling(doorbell: Any, name: bytes) -> None:
+    import sys
+
+    if sys._getframe(1).f_code.co_name == "_ring_all":
+        for ring in doorbell._rings.get(name, ()):
+            ring()
+
+
+async def test_a_call_that_is_repeated_appends_once(make: Make, server: Any) -> None:
+    hub = make()
+    log: Any = hub.log
+    async with user_context("ann"), hub.subscribe() as events:
+        run = log._connected().scripts[APPEND]
+        lost = 0
+
+        async def answer_is_lost(**options: Any) -> Any:
+            nonlocal lost
+            found = await run(**options)
+            lost += 1
+            if lost < 3:
+                raise redis.exceptions.ConnectionError("the answer was lost")
+            return found
+
+        log._connected().scripts[APPEND] = answer_is_lost
+        (event_id,) = await emit_numbers(hub, 1)
+        await emit_numbers(hub, 2)
+        assert await take(events, 2) == [1, 2]
+        assert await is_silent(events)
+        assert Position.parse(event_id).sequence == 1
+
+
+async def test_a_server_that_is_away_is_said_to_be(make: Make) -> None:
+    hub = EventHub(RedisLog("redis://127.0.0.1:1/0"))
+    async with user_context("ann"):
+        with pytest.raises(redis.exceptions.ConnectionError):
+            await hub.emit("counted")
+        with pytest.raises(redis.exceptions.ConnectionError):
+            async with hub.subscribe():
+                pass
+        assert not hub._subscriptions
+    await hub.aclose()
+
+
+async def test_a_log_that_was_lost_is_said_to_be(make: Make, server: Any) -> None:
+    hub = make(poll_interval=0.1)
+    async with user_context("ann"), hub.subscribe() as events:
+        await emit_numbers(hub, 1, 2)
+        assert await take(events, 2) == [1, 2]
+        async for key in server.scan_iter(f"{prefix_of(hub)}*"):
+            await server.delete(key)
+        await emit_numbers(hub, 3)
+        assert await take(events, 2) == ["epoch", 3]
+
+
+@pytest.mark.parametrize("part", ["state", "log"])
+async def test_half_a_log_is_no_log(make: Make, server: Any, part: str) -> None:
+    hub = make()
+    async with user_context("ann"):
+        first, _ = await emit_numbers(hub, 1, 2)
+        async for key in server.scan_iter(f"{prefix_of(hub)}*:{part}"):
+            await server.delete(key)
+        await emit_numbers(hub, 3)
+        async with hub.subscribe(first) as events:
+            assert await take(events, 2) == ["epoch" if part == "state" else "trimmed", 3]
+
+
+async def test_calls_that_are_cancelled_give_nobody_anothers_answer(make: Make) -> None:
+    hub = make(max_connections=4)
+
+    async def use(user: str, number: int) -> None:
+        async with user_context(user):
+            with anyio.move_on_after(0.0004 * (number % 11)):
+                await hub.emit("counted", {"user": user, "n": number})
+
+    async def look(user: str) -> None:
+        async with user_context(user), hub.subscribe() as events:
+            start = Position.parse(events.position)
+        async with user_context(user), hub.subscribe(f"{start.epoch}-0") as events:
+            for _ in range(start.sequence):
+                with anyio.fail_after(PATIENCE):
+                    event: Any = await anext(events)
+                assert event.data["user"] == user
+
+    users = ["ann", "bob", "cia"]
+    async with anyio.create_task_group() as tasks:
+        for number in range(300):
+            tasks.start_soon(use, users[number % 3], number)
+    for user in users:
+        await look(user)
+
+
+# --- its connections --------------------------------------------------------------------------
+
+
+async def test_channels_are_given_up_with_their_last_connection(make: Make, server: Any) -> None:
+    hub = make()
+    pattern = f"{prefix_of(hub)}*"
+    async with user_context("ann"):
+        async with hub.subscribe():
+            async with hub.subscribe():
+                assert len(await server.pubsub_channels(pattern)) == 1
+            assert len(await server.pubsub_channels(pattern)) == 1
+        with anyio.fail_after(PATIENCE):
+            while await server.pubsub_channels(pattern):  # noqa: ASYNC110
+                await anyio.sleep(0.005)
+        async with hub.subscribe() as events:  # and had again
+            await emit_numbers(hub, 1)
+            assert await take(events, 1) == [1]
+
+
+async def test_a_user_who_comes_and_goes_at_once_is_rung_for(make: Make) -> None:
+    hub = make(poll_interval=1000)
+    for number in range(50):
+        async with user_context("ann"), hub.subscribe() as events:
+            await emit_numbers(hub, number)
+            assert await take(events, 1) == [number]
+
+
+async def test_closed_it_leaves_no_connection_and_may_be_used_again(
+    make: Make, server: Any
+) -> None:
+    before = len(await server.client_list())
+    hub = make()
+    for _ in range(2):
+        async with user_context("ann"), hub.subscribe() as events:
+            await emit_numbers(hub, 1)
+            assert await take(events, 1) == [1]
+        assert len(await server.client_list()) > before
+        await hub.aclose()
+        with anyio.fail_after(PATIENCE):
+            while len(await server.client_list()) > before:  # noqa: ASYNC110
+                await anyio.sleep(0.005)
+
+
+def test_it_serves_one_event_loop_after_another(valkey: ValkeyServer) -> None:
+    hub = EventHub(RedisLog(valkey.url, prefix=f"test:{secrets.token_hex(4)}:"))
+
+    async def main() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(hub.aclose)
+            async with user_context("ann"), hub.subscribe() as events:
+                await emit_numbers(hub, 1)
+                assert await take(events, 1) == [1]
+
+    asyncio.run(main())
+    asyncio.run(main())
+
+
+def test_trio_is_refused(valkey: ValkeyServer) -> None:
+    async def main() -> None:
+        async with user_context("ann"):
+            with pytest.raises(ConfigurationError, match="asyncio only"):
+                await EventHub(RedisLog(valkey.url)).emit("counted")
+
+    anyio.run(main, backend="trio")
+
+
+@pytest.mark.parametrize("option", ["max_events", "max_bytes", "idle_timeout", "poll_interval"])
+def test_limits_are_above_nothing(option: str) -> None:
+    with pytest.raises(ConfigurationError):
+        RedisLog("redis://nowhere", **{option: 0})
