@@ -31,7 +31,7 @@ BEARER_SUBPROTOCOL = "ringfence.bearer"
 """A WebSocket client offers this and then its token: browsers cannot send `Authorization`."""
 
 REQUEST_ID = b"x-request-id"
-CLOSE_CODES = {401: 4401, 500: 1011, 503: 1013}
+CLOSE_CODES = {401: 4401, 429: 4429, 500: 1011, 503: 1013}
 """What a WebSocket is closed with instead of an HTTP status; for any other it is 1008."""
 
 _ENDS = frozenset(

@@ -18,7 +18,14 @@ from starlette.requests import HTTPConnection
 from ..context import UserExecutionContext
 from ..current import current_context, current_scope
 from ..errors import ConfigurationError, ForbiddenError
-from .starlette import AuthenticatedUser, UserContextMiddleware, each_message, exception_handlers
+from .starlette import (
+    AuthenticatedUser,
+    UserContextMiddleware,
+    each_message,
+    event_socket,
+    event_stream,
+    exception_handlers,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -32,6 +39,8 @@ __all__ = [
     "ScopedSession",
     "UserContextMiddleware",
     "each_message",
+    "event_socket",
+    "event_stream",
     "exception_handlers",
     "requires",
     "scoped_session",

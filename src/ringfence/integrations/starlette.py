@@ -1,6 +1,6 @@
 """
 Starlette: `identify` gets its `HTTPConnection`, or what its `AuthenticationMiddleware` found;
-errors as its exception handlers; `each_message` for WebSockets.
+errors as its exception handlers; `each_message` for WebSockets; endpoints for events.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ except ImportError as missing:
 from ..errors import ConfigurationError, RingfenceError
 from ..identity import Identity
 from . import asgi
+from ._event_socket import event_socket
+from ._event_stream import event_stream
 from ._exchange import CLOSE_CODES
 from ._messages import each_message
 from .problems import Problem, problem_within
@@ -32,6 +34,8 @@ __all__ = [
     "UserContextMiddleware",
     "answer_error",
     "each_message",
+    "event_socket",
+    "event_stream",
     "exception_handlers",
 ]
 
