@@ -288,6 +288,21 @@ async def emit_slowly(hub: EventHub) -> None:
         await anyio.sleep(0.0007)
 
 
+async def test_a_burst_lets_its_readers_run() -> None:
+    """Otherwise it would push out what they had no time to read."""
+    hub = EventHub(MemoryLog(max_events=10))
+    got: list[Any] = []
+
+    async def follow(events: Subscription) -> None:
+        got.extend(await take(events, 200))
+
+    async with user_context("ann"), hub.subscribe() as events, task_group() as tasks:
+        tasks.start_soon(follow, events)
+        await anyio.sleep(0.01)
+        await emit_numbers(hub, *range(200))
+    assert got == list(range(200))
+
+
 # --- ends -------------------------------------------------------------------------------------
 
 

@@ -131,12 +131,12 @@ class Resync:
 
     def json(self) -> str:
         """The document as text of one line."""
-        return notice(self.kind, self.position, reason=self.reason)
+        return notice(self.kind, self.id, reason=self.reason)
 
 
-def notice(kind: str, position: Position, **data: object) -> str:
+def notice(kind: str, event_id: str, **data: object) -> str:
     """What a connection says of itself."""
-    text: str = _encode({"id": str(position), "version": VERSION, "kind": kind, "data": data})
+    text: str = _encode({"id": event_id, "version": VERSION, "kind": kind, "data": data})
     return text
 
 

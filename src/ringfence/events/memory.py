@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from ..errors import ConfigurationError
 from ..isolation import Infrastructure
@@ -92,7 +92,9 @@ class MemoryLog(Infrastructure):
         self._forget_idle(stream)
         for ring in tuple(stream.bells):
             ring()
-        return Position(stream.epoch, stream.last)
+        place = Position(stream.epoch, stream.last)
+        await cancel_shielded_checkpoint()  # a burst lets its readers run, and is not cut in two
+        return place
 
     async def read(self, user: UserKey, after: Position | None, limit: int) -> Page:
         """What comes after a position, `limit` events at most; `None` stands for the end."""

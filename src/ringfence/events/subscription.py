@@ -42,6 +42,11 @@ class Subscription(Infrastructure):
     For one task at a time. Not made by hand.
     """
 
+    __slots__ = (
+        "_after", "_client_id", "_entries", "_forget", "_has_news", "_hub", "_is_busy",
+        "_is_stopped", "_resync", "_scope", "_user", "_wake",
+    )  # fmt: skip
+
     def __init__(self, hub: EventHub, after: Position | None, client_id: str | None) -> None:
         self._hub = hub
         self._client_id = client_id

@@ -14,7 +14,6 @@ from ..current import current_scope
 from ..errors import RingfenceError
 from ..events import Event, EventHub, Resync, Subscription
 from ..events.envelope import notice
-from ..events.position import Position
 from ._event_delivery import ENDED, EXPIRED, REFUSALS, Delivery, Ending, refusal_status
 from ._exchange import CLOSE_CODES, answer
 from .problems import problem_of
@@ -113,16 +112,14 @@ class _Socket:
     async def _send_all(self, client_id: str) -> Ending:
         websocket = self._websocket
 
-        def here(kind: str, **data: object) -> str:
-            return notice(kind, Position.parse(self._events.position), **data)
-
         async def send(event: Event | Resync) -> None:
             await websocket.send_text(event.json())
 
         async def beat() -> None:
-            await websocket.send_text(here("heartbeat"))
+            await websocket.send_text(notice("heartbeat", self._events.position))
 
-        await websocket.send_text(here("ready", client_id=client_id))
+        ready = notice("ready", self._events.position, client_id=client_id)
+        await websocket.send_text(ready)
         return await self._delivery.pump(self._events, send, beat)
 
     async def _watch(self, stop: anyio.CancelScope) -> None:

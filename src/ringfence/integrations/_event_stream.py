@@ -14,7 +14,6 @@ from starlette.responses import Response
 from ..current import current_scope
 from ..events import Event, EventHub, Resync, Subscription
 from ..events.envelope import notice
-from ..events.position import Position
 from ._event_delivery import REFUSALS, UNREAD, Delivery, Ending, refusal_status
 from .problems import problem_of, send_problem
 
@@ -130,7 +129,7 @@ class _EventStream(Response):
         async def beat() -> None:
             await write(": heartbeat\n\n")
 
-        ready = notice("ready", Position.parse(events.position), client_id=client_id)
+        ready = notice("ready", events.position, client_id=client_id)
         await write(f"retry: {_RETRY}\nid: {events.position}\ndata: {ready}\n\n")
         return await self._delivery.pump(events, tell, beat)
 
