@@ -12,6 +12,7 @@ from ringfence import (
     ConfigurationError,
     ContextClosedError,
     ContextLimitError,
+    DrainingError,
     InvalidContextError,
     NoContextError,
     OwnershipError,
@@ -270,6 +271,21 @@ async def test_what_is_no_id_is_refused_and_not_shown(hub: EventHub, last_id: An
     assert len(str(refused.value)) < 200
 
 
+async def test_what_comes_while_it_reads_is_not_forgotten() -> None:
+    class Log(MemoryLog):
+        async def read(self, *args: Any) -> Any:
+            page = await super().read(*args)
+            if len(looked) < 2 and not page.entries and args[1] is not None:
+                looked.append(1)
+                await hub.emit("counted", {"n": len(looked)})  # too late for this page
+            return page
+
+    looked: list[int] = []
+    hub = EventHub(Log())
+    async with user_context("ann"), hub.subscribe() as events:
+        assert await take(events, 2) == [1, 2]
+
+
 async def test_giving_up_waiting_loses_nothing(hub: EventHub) -> None:
     async with user_context("ann"), hub.subscribe() as events:
         got: list[int] = []
@@ -390,6 +406,47 @@ async def test_shutdown_ends_it_at_once(hub: EventHub) -> None:
         assert (fence.drain_report.drained, fence.drain_report.cancelled) == (1, 0)
         async with user_context("bob"):
             await emit_numbers(hub, 1)
+
+
+async def test_none_begins_during_shutdown(hub: EventHub) -> None:
+    fence = Ringfence(events=hub)
+    refused: list[str] = []
+
+    async def late(ready: anyio.Event, go: anyio.Event) -> None:
+        async with fence.user_context("ann"):
+            ready.set()
+            await go.wait()
+            with pytest.raises(DrainingError):
+                async with hub.subscribe():
+                    pass
+            refused.append("late")
+
+    ready, go = anyio.Event(), anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        async with fence:
+            tasks.start_soon(late, ready, go)
+            await ready.wait()
+            tasks.start_soon(_set_when_draining, fence, go)
+    assert refused == ["late"]
+
+
+async def _set_when_draining(fence: Ringfence, go: anyio.Event) -> None:
+    while not fence.is_draining:  # noqa: ASYNC110
+        await anyio.sleep(0.001)
+    go.set()
+
+
+async def test_the_fence_closes_it() -> None:
+    closed: list[bool] = []
+
+    class Log(MemoryLog):
+        async def aclose(self) -> None:
+            closed.append(fence.is_open)
+
+    fence = Ringfence(events=EventHub(Log()))
+    async with fence:
+        pass
+    assert closed == [False]
 
 
 # --- limits -----------------------------------------------------------------------------------

@@ -200,6 +200,32 @@ async def test_the_scope_ends_while_it_runs(fence: Ringfence) -> None:
     assert heard == [("agent_started", None), ("agent_failed", "closed"), ("over", None)]
 
 
+async def test_the_end_comes_once_from_both_sides() -> None:
+    """The scope ends while the block's own end is being told."""
+    fence = Ringfence(events=EventHub(SlowLog()))
+    hub = hub_of(fence)
+    kinds: list[str] = []
+    async with fence.user_context("ann"), hub.subscribe() as events:
+        async with anyio.create_task_group() as tasks:
+
+            async def orphan() -> None:
+                async with started("agent", "triage"):
+                    await anyio.sleep(0.03)
+
+            async with child_context("agents"):
+                tasks.start_soon(orphan)
+                await anyio.sleep(0.06)
+        await hub.emit("over")
+        async for event in events:
+            if event.kind == "over":
+                break
+            kinds.append(event.kind)
+    assert kinds == ["agent_started", "agent_completed"] or kinds == [
+        "agent_started",
+        "agent_failed",
+    ]
+
+
 async def test_each_is_told_of_its_own_scope(fence: Ringfence) -> None:
     hub = hub_of(fence)
     async with fence.user_context("ann"), hub.subscribe() as events:
