@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 
 from ringfence import user_context
-from ringfence.events import Event, EventHub, Resync
+from ringfence.events import Event, EventHub, Resync, Subscription
 
 PATIENCE = 5
 
@@ -21,6 +22,22 @@ async def take(events: AsyncIterator[Event | Resync], count: int) -> list[Any]:
 
 def plain(found: Event | Resync) -> Any:
     return found.reason if isinstance(found, Resync) else found.data["n"]
+
+
+@contextlib.asynccontextmanager
+async def waiting(events: Subscription, count: int = 1) -> AsyncIterator[list[Any]]:
+    """A block in which a reader waits for the bell; afterwards, what it took."""
+    got: list[Any] = []
+
+    async def wait() -> None:
+        got.extend(await take(events, count))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        with anyio.fail_after(PATIENCE):
+            while events._wake is None:  # noqa: ASYNC110
+                await anyio.sleep(0.001)
+        yield got
 
 
 async def is_silent(events: AsyncIterator[Event | Resync]) -> bool:

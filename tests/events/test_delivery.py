@@ -270,6 +270,24 @@ async def test_two_origins_are_none(hub: EventHub, transport: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("site", "may"),
+    [("none", True), ("same-origin", True), ("same-site", False), ("cross-site", False)],
+)
+async def test_a_page_that_could_not_read_the_answer_takes_no_connection(
+    hub: EventHub, transport: str, site: str, may: bool
+) -> None:
+    """Browsers send no origin then, but say that it is another's."""
+    headers = [("host", "app.example"), ("sec-fetch-site", site)]
+    app = application(hub)
+    async with connected(app, transport, headers=headers, extensions=DENIAL) as client:
+        if may:
+            await client.hear()
+            assert (await client.event())["kind"] == "ready"
+        else:
+            assert (await refusal(client))[0] == 403
+
+
+@pytest.mark.parametrize(
     "options",
     [
         {"origins": "https://a.example"}, {"origins": ["*"]}, {"origins": ["a.example"]},

@@ -154,6 +154,25 @@ class SlowLog(MemoryLog):
         return found
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_task_that_is_cancelled_while_its_beginning_is_told() -> None:
+    fence = Ringfence(events=EventHub(SlowLog()))
+
+    async def block() -> None:
+        async def run() -> None:
+            async with started("agent", "triage"):
+                raise AssertionError("never reached")
+
+        task = asyncio.create_task(run())
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    heard = await told(fence, block)
+    assert [kind for kind, _ in heard] == ["agent_started", "agent_failed"]
+
+
 @pytest.mark.parametrize("after", [0, 0.01, 0.03, 0.06, 0.08])
 async def test_cancelled_while_it_is_told(after: float) -> None:
     fence = Ringfence(events=EventHub(SlowLog()))
@@ -200,30 +219,78 @@ async def test_the_scope_ends_while_it_runs(fence: Ringfence) -> None:
     assert heard == [("agent_started", None), ("agent_failed", "closed"), ("over", None)]
 
 
-async def test_the_end_comes_once_from_both_sides() -> None:
-    """The scope ends while the block's own end is being told."""
+@pytest.mark.parametrize("closes_after", [0.01, 0.03, 0.06, 0.1])
+async def test_the_scope_ends_while_it_is_told(closes_after: float) -> None:
+    """While its beginning is, while it runs, and while its own end is."""
     fence = Ringfence(events=EventHub(SlowLog()))
-    hub = hub_of(fence)
-    kinds: list[str] = []
-    async with fence.user_context("ann"), hub.subscribe() as events:
+
+    async def block() -> None:
         async with anyio.create_task_group() as tasks:
 
             async def orphan() -> None:
                 async with started("agent", "triage"):
-                    await anyio.sleep(0.03)
+                    await anyio.sleep(0.02)
 
             async with child_context("agents"):
                 tasks.start_soon(orphan)
-                await anyio.sleep(0.06)
-        await hub.emit("over")
-        async for event in events:
-            if event.kind == "over":
-                break
-            kinds.append(event.kind)
-    assert kinds == ["agent_started", "agent_completed"] or kinds == [
-        "agent_started",
-        "agent_failed",
-    ]
+                await anyio.sleep(closes_after)
+
+    kinds = [kind for kind, _ in await told(fence, block)]
+    assert kinds in (["agent_started", "agent_failed"], ["agent_started", "agent_completed"])
+
+
+async def test_the_scope_waits_for_an_end_that_is_being_told(fence: Ringfence) -> None:
+    """The scope closes just when the block is left, before the task that tells it has run."""
+    hub = hub_of(fence)
+
+    async def block() -> None:
+        left = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+
+            async def orphan() -> None:
+                async with started("agent", "triage"):
+                    await left.wait()
+
+            async with child_context("agents"):
+                tasks.start_soon(orphan)
+                await anyio.sleep(0.01)
+                left.set()
+                await anyio.sleep(0)
+
+    for _ in range(20):  # trio shuffles its tasks
+        heard = await told(fence, block)
+        assert [kind for kind, _ in heard][0::2] == ["agent_started"], heard
+        assert len(heard) == 2
+    assert not hub._subscriptions
+
+
+class FailingLog(SlowLog):
+    is_first = True
+
+    async def append(self, *args: Any) -> Any:
+        if not self.is_first:
+            return await super().append(*args)
+        self.is_first = False
+        await anyio.sleep(0.02)
+        raise ConnectionError("the log is away")
+
+
+async def test_what_has_not_begun_does_not_end() -> None:
+    fence = Ringfence(events=EventHub(FailingLog()))
+
+    async def block() -> None:
+        async with anyio.create_task_group() as tasks:
+
+            async def orphan() -> None:
+                with pytest.raises(ConnectionError):
+                    async with started("agent", "triage"):
+                        pass
+
+            async with child_context("agents"):
+                tasks.start_soon(orphan)
+                await anyio.sleep(0.01)
+
+    assert await told(fence, block) == []
 
 
 async def test_each_is_told_of_its_own_scope(fence: Ringfence) -> None:

@@ -267,6 +267,13 @@ MUTANTS: list[Mutant] = [
         f"{HUB}::test_a_burst_lets_its_readers_run",
     ),
     mutant(
+        "events: nothing rings",
+        memory,
+        "        for ring in tuple(stream.bells):\n            ring()\n",
+        "",
+        f"{HUB}::test_a_reader_that_waits_is_rung_for",
+    ),
+    mutant(
         "events: everybody's bell rings",
         memory,
         "        for ring in tuple(stream.bells):\n            ring()\n",
@@ -308,7 +315,7 @@ MUTANTS: list[Mutant] = [
         begun,
         "        if cancelled is not None and not self._is_over:\n",
         "        if False:\n",
-        f"{STARTED}::test_cancelled_before_it_began",
+        f"{STARTED}::test_a_task_that_is_cancelled_while_its_beginning_is_told",
     ),
     mutant(
         "started: the end of the scope is not its end",
@@ -318,11 +325,25 @@ MUTANTS: list[Mutant] = [
         f"{STARTED}::test_the_scope_ends_while_it_runs",
     ),
     mutant(
-        "started: it ends twice",
+        "started: it ends without a beginning",
         begun,
-        "        if self._is_over:\n            return\n        self._is_over = True\n",
-        "        self._is_over = True\n",
-        f"{STARTED}::test_the_end_comes_once_from_both_sides",
+        "            if not self._is_over:\n                self._is_over = True\n",
+        "            if True:\n",
+        f"{STARTED}::test_what_has_not_begun_does_not_end",
+    ),
+    mutant(
+        "started: its scope does not wait for its end",
+        begun,
+        "        outcome = _outcome(exc, scope)\n",
+        "        if self._forget is not None:\n            self._forget()\n        outcome = _outcome(exc, scope)\n",
+        f"{STARTED}::test_the_scope_waits_for_an_end_that_is_being_told",
+    ),
+    mutant(
+        "started: its scope ends before its beginning is told",
+        begun,
+        "        await self._is_told.wait()  # the scope may end while the beginning is being told\n",
+        "",
+        f"{STARTED}::test_the_scope_ends_while_it_is_told",
     ),
     mutant(
         "started: the text of an error is shown",
@@ -370,9 +391,16 @@ MUTANTS: list[Mutant] = [
     mutant(
         "delivery: the first of two origins counts",
         delivery,
-        "        if not sent or (len(sent) == 1 and self._is_allowed(",
-        "        if not sent or (self._is_allowed(",
+        "        elif len(sent) == 1 and self._is_allowed(",
+        "        elif self._is_allowed(",
         f"{DELIVERY}::test_two_origins_are_none",
+    ),
+    mutant(
+        "delivery: a page that says no origin takes connections",
+        delivery,
+        '            if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):\n',
+        "            if True:\n",
+        f"{DELIVERY}::test_a_page_that_could_not_read_the_answer_takes_no_connection",
     ),
     mutant(
         "delivery: a plain page reads what is encrypted",
@@ -483,7 +511,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "valkey: a lost bell connection does not come back",
         doorbell,
-        "                counters.count(\"events.bell_lost\")\n",
+        '                counters.count("events.bell_lost")\n',
         "                return\n",
         f"{VALKEY}::test_a_lost_bell_connection_comes_back",
     ),
@@ -497,9 +525,23 @@ MUTANTS: list[Mutant] = [
     mutant(
         "valkey: without a bell nobody looks",
         doorbell,
-        "            if clock() >= next_look:\n",
-        "            if False:\n",
+        "        if now >= self._next_look:\n",
+        "        if False:\n",
         f"{VALKEY}::test_a_bell_that_never_rings_costs_time_only",
+    ),
+    mutant(
+        "valkey: without a connection for bells nobody looks",
+        doorbell,
+        "            self._look_if_due()\n            await asyncio.sleep(pause)\n",
+        "            await asyncio.sleep(pause)\n",
+        f"{VALKEY}::test_without_pub_sub_it_costs_time_only",
+    ),
+    mutant(
+        "valkey: an error that nobody expected ends the listener",
+        doorbell,
+        "            except Exception as error:  # whatever it is: without a listener no bell would ring\n",
+        "            except _EXPECTED as error:\n",
+        f"{VALKEY}::test_without_pub_sub_it_costs_time_only",
     ),
     mutant(
         "valkey: channels are kept for ever",

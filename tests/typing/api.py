@@ -40,6 +40,9 @@ from ringfence import (
     user_context,
     validate_user_context,
 )
+from ringfence.events import Event, EventHub, Resync, Subscription, emit, started, subscribe
+from ringfence.integrations.redis import RedisLog
+from ringfence.protocols import EventSink
 
 
 class Connection:
@@ -225,6 +228,25 @@ def ownership() -> None:
     assert_type(Memory(3).last(), str)
     Memory("x")  # type: ignore[arg-type]
     owned(3)  # type: ignore[type-var]
+
+
+# --- events -----------------------------------------------------------------------------------
+
+
+async def events() -> None:
+    fence = Ringfence(events=EventHub(RedisLog("redis://localhost/0", max_events=100)))
+    assert_type(fence.events, EventSink | None)
+    assert_type(await emit("order_placed", {"order": 17}, only_origin=True), str)
+    await emit("order_placed", 17)  # type: ignore[arg-type]
+    async with subscribe(last_id=None) as subscription:
+        assert_type(subscription, Subscription)
+        async for event in subscription:
+            assert_type(event, Event | Resync)
+            if isinstance(event, Event):
+                assert_type(event.document["parent_request_id"], str | None)
+    async with started("agent", "triage", step=1) as run:
+        assert_type(run.data, dict[str, Any])
+    started("robot", "triage")  # type: ignore[arg-type]
 
 
 # --- values and errors ------------------------------------------------------------------------

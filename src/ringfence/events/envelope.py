@@ -179,10 +179,8 @@ def record_of(
         "parent_request_id": context.parent_request_id,
         "depth": context.operation_depth,
         "operation": None if operation is None else operation[0],
-        "data": {} if data is None else data,
+        "data": {} if data is None else _dict(data),
     }
-    if data is not None and type(data) is not dict:
-        raise _not_json(f"`data` is a `{type(data).__name__}`, not a `dict`.")
     try:
         record = _encode(fields).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -195,6 +193,12 @@ def record_of(
             rule="length",
         )
     return record
+
+
+def _dict(data: object) -> dict[Any, Any]:
+    if not isinstance(data, Mapping):
+        raise _not_json(f"`data` is a `{type(data).__name__}`, not a `dict`.")
+    return data if isinstance(data, dict) else dict(data)
 
 
 def _not_json(fact: str) -> WrongTypeError:

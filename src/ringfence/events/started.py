@@ -69,7 +69,9 @@ class Started:
         self.data: dict[str, Any] = {}
         self._start_id = ""
         self._began = 0.0
-        self._is_over = True
+        self._is_over = True  # until it has begun
+        self._is_told = anyio.Event()  # that it has, or that this failed
+        self._lock = anyio.Lock()  # two may want to tell the end: the block and its scope
         self._scope: RequestScope | None = None
         self._forget: Callable[[], None] | None = None
 
@@ -81,8 +83,11 @@ class Started:
         self._forget = scope.callback(self._end, "closed", None)
 
         async def begin() -> None:
-            self._start_id = await emit(self._kinds[0], self._first)
-            self._is_over = False
+            try:
+                self._start_id = await emit(self._kinds[0], self._first)
+                self._is_over = False
+            finally:
+                self._is_told.set()
 
         error, cancelled = await _uncancelled(begin, scope)
         if cancelled is not None and not self._is_over:
@@ -101,8 +106,6 @@ class Started:
         scope = self._scope
         if self._is_over or scope is None:
             return
-        if self._forget is not None:
-            self._forget()
         outcome = _outcome(exc, scope)
 
         async def end() -> None:
@@ -112,6 +115,8 @@ class Started:
             _leave_behind(end, scope)
             return
         error, cancelled = await _uncancelled(end, scope)
+        if self._forget is not None:
+            self._forget()  # not before: the scope waits for an end that is being told
         if error is not None and exc is not None:
             exc.add_note(f"ringfence: the end of `{self._first['name']}` was not told: {error!r}")
         elif error is not None and cancelled is None:
@@ -120,9 +125,13 @@ class Started:
             raise cancelled
 
     async def _end(self, outcome: str, exc: BaseException | None) -> None:
-        if self._is_over:
-            return
-        self._is_over = True
+        await self._is_told.wait()  # the scope may end while the beginning is being told
+        async with self._lock:
+            if not self._is_over:
+                self._is_over = True
+                await self._tell(outcome, exc)
+
+    async def _tell(self, outcome: str, exc: BaseException | None) -> None:
         facts: dict[str, Any] = {
             "name": self._first["name"],
             "outcome": outcome,

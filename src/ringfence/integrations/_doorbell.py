@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
+from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as Late
 
 from .. import counters
 
 __all__ = ["Doorbell"]
 
+logger = logging.getLogger("ringfence.events")
+
+_EXPECTED = (Disconnected, Late, OSError)
 _PATIENCE = 2.0  # seconds for the server to confirm a channel; without it, polling finds events
 _PAUSE = 0.1  # seconds before connecting again; twice as long each time, up to
 _LONGEST_PAUSE = 5.0
@@ -34,6 +40,7 @@ class Doorbell:
     def __init__(self, client: Redis, poll_interval: float) -> None:
         self._client = client
         self._poll_interval = poll_interval
+        self._next_look = asyncio.get_running_loop().time() + poll_interval
         self._rings: dict[bytes, set[Ring]] = {}
         self._confirmed: dict[bytes, asyncio.Event] = {}
         self._pubsub: PubSub | None = None
@@ -100,8 +107,11 @@ class Doorbell:
                 async with self._connection() as pubsub:
                     pause = _PAUSE
                     await self._hear(pubsub)
-            except (RedisError, OSError):
+            except Exception as error:  # whatever it is: without a listener no bell would ring
                 counters.count("events.bell_lost")
+                level = logging.INFO if isinstance(error, _EXPECTED) else logging.ERROR
+                logger.log(level, "The connection for bells was lost: %r.", error)
+            self._look_if_due()
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -123,13 +133,10 @@ class Doorbell:
                 await pubsub.aclose()
 
     async def _hear(self, pubsub: PubSub) -> None:
-        clock = asyncio.get_running_loop().time
-        next_look = clock() + self._poll_interval
         while True:
-            message = await pubsub.get_message(timeout=max(next_look - clock(), 0.001))
-            if clock() >= next_look:
-                next_look = clock() + self._poll_interval
-                self._ring_all()
+            wait = self._next_look - asyncio.get_running_loop().time()
+            message = await pubsub.get_message(timeout=max(wait, 0.001))
+            self._look_if_due()
             if message is None:
                 continue
             name = message["channel"]
@@ -137,6 +144,13 @@ class Doorbell:
                 self._ring(name)
             elif message["type"] == "subscribe" and name in self._confirmed:
                 self._confirmed[name].set()
+
+    def _look_if_due(self) -> None:
+        """Ring in vain, now and then: a bell may be lost, or there is no connection for them."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._next_look:
+            self._next_look = now + self._poll_interval
+            self._ring_all()
 
     def _ring(self, name: bytes) -> None:
         for ring in tuple(self._rings.get(name, ())):

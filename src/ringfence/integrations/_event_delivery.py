@@ -99,7 +99,10 @@ class Delivery:
     def _check_origin(self, scope: Mapping[str, Any], headers: Headers) -> None:
         """Browsers send cookies with whatever page asks, and say which; others send no origin."""
         sent = headers.getlist("origin")
-        if not sent or (len(sent) == 1 and self._is_allowed(sent[0].lower(), scope, headers)):
+        if not sent:  # nor do browsers where the page could not read the answer
+            if headers.get("sec-fetch-site", "none") in ("none", "same-origin"):
+                return
+        elif len(sent) == 1 and self._is_allowed(sent[0].lower(), scope, headers):
             return
         counters.count("events.foreign_origin")
         raise ForbiddenError(
