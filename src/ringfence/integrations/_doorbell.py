@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextvars import Context
 from typing import Any
 
@@ -116,7 +116,7 @@ class Doorbell:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     @contextlib.asynccontextmanager
-    async def _connection(self) -> Any:
+    async def _connection(self) -> AsyncIterator[Any]:
         pubsub: Any = self._client.pubsub()
         try:
             async with self._lock:
