@@ -330,6 +330,20 @@ async def test_an_identity_that_expires_ends_it(hub: EventHub, transport: str) -
         assert await client.ended() is None
 
 
+async def test_clocks_that_differ_send_no_heartbeat(
+    hub: EventHub, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the event loop's clock is a little ahead of the wall clock."""
+    left = iter([0.01, 0.001, 0.001, 0.0])
+    monkeypatch.setattr(
+        "ringfence.integrations._event_delivery._seconds_until", lambda time: next(left)
+    )
+    async with listening(application(hub, seconds=100), transport) as client:
+        last = await client.hear()
+        assert last["type"] in ("websocket.close", "http.response.body")
+        assert not last.get("body")
+
+
 async def test_no_event_is_sent_once_it_has_expired(
     hub: EventHub, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -689,6 +689,27 @@ async def test_the_fence_that_is_open_here_has_the_hub(hub: EventHub) -> None:
             assert await take(again, 1) == [2]
 
 
+async def test_a_sink_of_another_kind_takes_events_and_gives_none() -> None:
+    told: list[Any] = []
+
+    class Sink:
+        async def emit(self, kind: str, data: Any = None, *, only_origin: bool = False) -> str:
+            told.append((kind, data, only_origin))
+            return "7"
+
+        def stop(self) -> None:
+            told.append("stop")
+
+        async def aclose(self) -> None:
+            told.append("aclose")
+
+    async with Ringfence(events=Sink()) as fence, fence.user_context("ann"):
+        assert await emit("counted", {"n": 1}) == "7"
+        with pytest.raises(ConfigurationError, match="takes events, and gives none"):
+            subscribe()
+    assert told == [("counted", {"n": 1}, False), "stop", "aclose"]
+
+
 async def test_without_a_hub_it_says_so() -> None:
     with pytest.raises(NoContextError):
         await emit("counted")

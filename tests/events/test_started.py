@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -142,6 +142,24 @@ async def test_cancelled_many_times(fence: Ringfence) -> None:
 
     heard = await told(fence, block)
     assert [kind for kind, _ in heard] == ["agent_started", "agent_failed"]
+
+
+async def test_a_generator_that_is_closed(fence: Ringfence) -> None:
+    hub = hub_of(fence)
+
+    async def steps() -> AsyncGenerator[int]:
+        async with started("agent", "triage"):
+            yield 1
+
+    async with fence.user_context("ann"), hub.subscribe() as events:
+        generator = steps()
+        await anext(generator)
+        await generator.aclose()
+        with anyio.fail_after(5):
+            found = [await anext(events) for _ in range(2)]
+    last = found[1]
+    assert isinstance(last, Event)
+    assert (last.kind, last.data["outcome"]) == ("agent_failed", "cancelled")
 
 
 class SlowLog(MemoryLog):

@@ -424,6 +424,20 @@ MUTANTS: list[Mutant] = [
         f"{DELIVERY}::test_an_identity_that_expires_ends_it",
     ),
     mutant(
+        "delivery: it beats because a clock is ahead",
+        delivery,
+        "            if found is None and left < self.heartbeat:\n",
+        "            if False:\n",
+        f"{DELIVERY}::test_clocks_that_differ_send_no_heartbeat",
+    ),
+    mutant(
+        "started: a generator that is closed never ends",
+        begun,
+        "            _leave_behind(end, scope)\n",
+        "",
+        f"{STARTED}::test_a_generator_that_is_closed",
+    ),
+    mutant(
         "delivery: it waits for ever for a client that does not read",
         delivery,
         "            with anyio.move_on_after(self.send_timeout) as limit:\n",
