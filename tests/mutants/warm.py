@@ -16,6 +16,7 @@ PARTNERS = """
     pytest _pytest.assertion.rewrite anyio.pytest_plugin hypothesis.strategies trio uvloop uvicorn
     sqlalchemy.ext.asyncio sqlalchemy.orm aiosqlite asyncpg psycopg sqlmodel fastapi
     starlette.testclient starlette.websockets httpx2 websockets.asyncio.client joserfc.jwt
+    redis.asyncio
     """.split()
 
 _context = multiprocessing.get_context("forkserver")
