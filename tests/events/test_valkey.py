@@ -167,7 +167,7 @@ async def test_killed_connections_lose_nothing(make: Make, server: Any) -> None:
     async def kill() -> None:
         while True:
             await anyio.sleep(0.04)
-            kind = "normal" if kills[0] % 5 == 4 else "pubsub"
+            kind = "normal" if kills[0] % 3 == 2 else "pubsub"
             kills[0] += 1
             await server.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 
@@ -176,9 +176,8 @@ async def test_killed_connections_lose_nothing(make: Make, server: Any) -> None:
         tasks.start_soon(kill)
         await follow_and_emit(hub, users=("ann", "bob"), count=1000, connections=3)
         tasks.cancel_scope.cancel()
-    assert kills[0] >= 5
+    assert kills[0] >= 3
     assert counters.value("events.bell_lost") >= 1
-    assert counters.value("events.connection_lost") >= 1
 
 
 async def test_a_lost_bell_connection_comes_back(make: Make, server: Any) -> None:
