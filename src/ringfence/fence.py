@@ -140,6 +140,9 @@ class Ringfence(Infrastructure):
         if self.database is not None:
             await self.database.start()
             self._refuse_to_open_twice()
+        if self.services is not None:
+            await self.services.start(self.settings)
+            self._refuse_to_open_twice()
         self.is_open, self.is_draining, self.drain_report = True, False, None
         self.is_on_trio = is_on_trio()
         return self
@@ -160,6 +163,8 @@ class Ringfence(Infrastructure):
         detached, limit = list(self._detached), self.settings.drain_timeout
         try:
             self.drain_report, cancelled = await drain(self, detached, self._given_up, limit)
+            if self.services is not None:
+                await self.services.aclose()
         finally:
             self._detached.clear()
             self.is_open = self.is_draining = False

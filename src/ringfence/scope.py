@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context, copy_context
 from types import CodeType, MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,8 +30,10 @@ from .tasks import running_task
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
+    from typing_extensions import TypeForm
+
     from .context import Facts, UserExecutionContext
-    from .protocols import Recipes
+    from .protocols import Held, Recipes, Resolver
     from .settings import Settings
 
 __all__ = ["RequestScope"]
@@ -45,44 +47,27 @@ _getframe = sys._getframe
 class _Extras:
     """What most scopes never have: made when the first of it is needed."""
 
-    __slots__ = (
-        "cancel_scope",
-        "children",
-        "claimant",
-        "claims",
-        "closed_event",
-        "deadline",
-        "exc",
-        "finalisers",
-        "in_generator",
-        "is_admitted",
-        "is_cut_short",
-        "parent_closed",
-        "session",
-        "session_mode",
-        "timeout",
-        "timeout_block",
-        "transaction",
-    )  # fmt: skip
+    # Defaults of the class: setting seventeen slots took longer than opening the scope.
+    finalisers: Finalisers | None = None
+    claimant: Claimant | None = None
+    claims: Mapping[str, Any] = _NO_CLAIMS
+    closed_event: anyio.Event | None = None
+    deadline: float | None = None
+    exc: BaseException | None = None
+    held: Held | None = None  # the objects that the container made for it
+    in_generator = False
+    is_admitted = False  # although the fence is draining
+    is_cut_short = False  # of a root: see the property
+    parent_closed = False
+    session: Any = None
+    session_mode: str | None = None
+    timeout: float | None = None
+    timeout_block: Any = None  # `anyio.fail_after`
+    cancel_scope: Any = None  # what that entered
+    transaction: str | None = None
 
     def __init__(self) -> None:
         self.children: dict[RequestScope, None] = {}
-        self.finalisers: Finalisers | None = None
-        self.claimant: Claimant | None = None
-        self.claims = _NO_CLAIMS
-        self.closed_event: anyio.Event | None = None
-        self.deadline: float | None = None
-        self.exc: BaseException | None = None
-        self.in_generator = False
-        self.is_admitted = False  # although the fence is draining
-        self.is_cut_short = False  # of a root: see the property
-        self.parent_closed = False
-        self.session: Any = None
-        self.session_mode: str | None = None
-        self.timeout: float | None = None
-        self.timeout_block: Any = None  # `anyio.fail_after`
-        self.cancel_scope: Any = None  # what that entered
-        self.transaction: str | None = None
 
 
 class RequestScope(Infrastructure):
@@ -244,6 +229,8 @@ class RequestScope(Infrastructure):
         self._context = None  # not to be read any more; nor a cycle, so that both are freed at once
         self._closed_code = code
         self._closed_instruction = instruction
+        if self._extras is not None:
+            self._extras.held = None  # it leads back here, and to what was made
         parent = self._parent
         if parent is None:
             roots.pop(self, None)
@@ -466,6 +453,8 @@ class RequestScope(Infrastructure):
         """
         self._require_open()
         self.check(obj)
+        if isolation.registry.owner_of(obj) is not None:
+            return obj  # it is ours: else the check had refused it
         isolation.registry.claim(obj, self.claimant, limit=self._settings.max_owned)
         isolation.stamp(obj, self.root)
         return obj
@@ -484,8 +473,47 @@ class RequestScope(Infrastructure):
             check_owner(obj, owner, self)
         claimant = isolation.registry.owner_of(obj)
         if claimant is not None and claimant is not self.root._more().claimant:
+            if claimant.admits(self):
+                return obj
             raise isolation.foreign_object(obj, claimant.request_id, self.request_id)
         return obj
+
+    def get(self, wanted: TypeForm[T]) -> Coroutine[Any, Any, T]:
+        """
+        The object of this type that the fence's container provides here; to be awaited.
+
+        It lives as its provider says: as long as this scope, its root, the user or the
+        application::
+
+            repository = await current_scope().get(OrderRepository)
+
+        Raises:
+            ProviderError: it cannot be provided.
+            ContextClosedError: the scope is closing or has ended.
+            ConfigurationError: the fence has no container.
+        """
+        return self._services().resolve(self, wanted)
+
+    def get_now(self, wanted: TypeForm[T]) -> T:
+        """
+        The same, for what needs no `await`, or is there already.
+
+        Raises:
+            UnreachableProviderError: making it needs an `await`.
+        """
+        value: T = self._services().resolve_now(self, wanted)
+        return value
+
+    async def release(self, wanted: TypeForm[Any]) -> None:
+        """
+        Finalise an object of this scope before its turn, and first what was made with it.
+
+        Whoever asks afterwards gets another. What was never made is nothing to release.
+
+        Raises:
+            ProviderError: it does not live in this scope.
+        """
+        await self._services().release(self, wanted)
 
     @property
     def db_session(self) -> Any:
@@ -523,6 +551,15 @@ class RequestScope(Infrastructure):
         if extras is None:
             extras = self._extras = _Extras()
         return extras
+
+    def _services(self) -> Resolver:
+        services = None if self._recipes is None else self._recipes.services
+        if services is None:
+            raise ConfigurationError(
+                "There is no container to get objects from.",
+                "Give the fence one: `Ringfence(services=Container())`.",
+            )
+        return services
 
     def _finalisers(self) -> Finalisers:
         extras = self._more()
