@@ -69,6 +69,21 @@ class _Extras:
     def __init__(self) -> None:
         self.children: dict[RequestScope, None] = {}
 
+    def is_let_go(self) -> bool:
+        """Let go of what a container made, if that is all there is: nothing is to be run."""
+        held = self.held
+        if (
+            held is None
+            or self.finalisers is not None
+            or self.children
+            or self.claimant is not None
+            or self.timeout_block is not None
+        ):
+            return False
+        self.held = None
+        held.disown()
+        return True
+
 
 class RequestScope(Infrastructure):
     """
@@ -206,7 +221,11 @@ class RequestScope(Infrastructure):
     ) -> bool | None:
         frame = _getframe(1)
         code, instruction = frame.f_code, frame.f_lasti
-        if exc_type is None and self._state is OPEN and self._extras is None:
+        if (
+            exc_type is None
+            and self._state is OPEN
+            and (self._extras is None or self._extras.is_let_go())
+        ):
             # What most requests come to: nothing was registered. Written out from `_end`.
             if self._parent is None and _get() is self:
                 below = self._below
@@ -492,7 +511,11 @@ class RequestScope(Infrastructure):
             ContextClosedError: the scope is closing or has ended.
             ConfigurationError: the fence has no container.
         """
-        return self._services().resolve(self, wanted)
+        recipes = self._recipes
+        services = None if recipes is None else recipes.services
+        if services is None:
+            services = self._services()
+        return services.resolve(self, wanted)
 
     def get_now(self, wanted: TypeForm[T]) -> T:
         """

@@ -215,8 +215,14 @@ class Container(Infrastructure):
 
     async def resolve(self, scope: RequestScope, wanted: Any) -> Any:
         """See `RequestScope.get`."""
-        asker = self._asker(scope)
-        plan = self.plan(wanted)
+        extras = scope._extras  # written out from `_asker` and `plan`: most calls come to this
+        asker: Any = None if extras is None else extras.held
+        if asker is None or scope._state is not OPEN or _get() is not scope:
+            asker = self._asker(scope)
+        try:
+            plan = self._plans[wanted] if _here() is None else self.plan(wanted)
+        except (KeyError, TypeError):
+            plan = self.plan(wanted)
         if plan.is_plain:
             return plan.now(asker)
         value = plan.found(asker)

@@ -12,7 +12,7 @@ from ..finalisers import EnteringStopped, Finalisers
 from ..isolation import Claimant
 from ..state import OPEN, _get
 from ..tasks import Job, is_cancellation, wait_out
-from .pending import Pending, making
+from .pending import MISSING, Pending, making
 
 if TYPE_CHECKING:
     from ..scope import RequestScope
@@ -23,6 +23,7 @@ __all__ = ["AppHolder", "Holder", "ScopeHolder", "close"]
 
 _adopt = isolation.registry.adopt
 _disown = isolation.registry.disown
+_claims = isolation.registry._entries
 
 
 class Holder(Claimant):
@@ -208,12 +209,20 @@ class ScopeHolder(Holder):
 
     def keep(self, plan: Plan, value: Any) -> Any:
         """See `Holder`; it belongs to the scope's request tree."""
-        kind = type(value)
-        if kind is not plan.kind:
-            plan.learn(kind)
+        if type(value) is not plan.kind:
+            plan.learn(type(value))
         if plan.is_ownable:
-            _adopt(value, self)
+            entry = _claims.setdefault(id(value), (value, self))
+            if entry[1] is not self:
+                _adopt(value, self)
         return self.made.setdefault(plan, value)
+
+    def disown(self) -> None:
+        """See `Holder`; written out, as it is most of what leaving a scope costs."""
+        for value in self.made.values():
+            entry = _claims.get(id(value))
+            if entry is not None and entry[1] is self:
+                del _claims[id(value)]
 
     def admits(self, scope: RequestScope) -> bool:
         """See `Claimant`."""
@@ -280,6 +289,16 @@ class AppHolder(Holder):
             raise not_open()
         return self._finalisers
 
+    def keep(self, plan: Any, value: Any) -> Any:
+        """See `Holder`."""
+        plan.value = self.made.setdefault(plan, value)
+        return plan.value
+
+    def forget(self, plan: Any) -> None:
+        """See `Holder`."""
+        super().forget(plan)
+        plan.value = MISSING
+
     def open(self, limit: float) -> None:
         """Somebody will close it: what has clean-up may be made."""
         self.limit = limit
@@ -290,8 +309,8 @@ class AppHolder(Holder):
         """Finalise everything; what went wrong."""
         self.is_open = False
         failed = await close(self._finalisers)
-        self.made.clear()
-        self.owners = None
+        for plan in list(self.made):
+            self.forget(plan)
         return failed
 
 

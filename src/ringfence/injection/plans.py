@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ProviderCycleError, UnreachableProviderError
 from ..isolation import UNOWNABLE
+from ..state import OPEN, _get
 from .keys import label_of
 from .lifetimes import RANKS, Lifetime
 from .pending import MISSING, Pending, making
@@ -144,15 +145,19 @@ class _Sourced(Plan):
         self.by_name = tuple((name, plan) for name, _, plan in parts if name is not None)
         self.is_async = provider.kind in (Kind.ASYNC_CALL, Kind.ASYNC_MANAGER)
         self.is_manager = provider.kind in (Kind.MANAGER, Kind.ASYNC_MANAGER)
+        self.is_simple = not (self.by_name or self.is_manager or self.is_async)
         self.is_plain = not self.is_async and all(plan.is_plain for _, _, plan in parts)
 
     def make_now(self, holder: Holder) -> Any:
         """Make it, for that holder."""
         if self.is_async:
             raise self._needs_await()
-        args = [plan.now(holder) for plan in self.positional]
-        kwargs = {name: plan.now(holder) for name, plan in self.by_name}
-        return self._called(holder, args, kwargs)
+        args = []
+        for plan in self.positional:
+            args.append(plan.now(holder))
+        if self.is_simple and _get() is holder.scope:
+            return self.make(*args)
+        return self._called(holder, args, {name: plan.now(holder) for name, plan in self.by_name})
 
     def _called(self, holder: Holder, args: list[Any], kwargs: dict[str, Any]) -> Any:
         value = holder.call_now(self.make, args, kwargs)
@@ -288,6 +293,17 @@ class MadeForRequest(Made):
         holder: Holder = asker if scope._parent is None else asker.of_root()
         return holder
 
+    def now(self, asker: Any) -> Any:
+        """See `Plan`; written out, as most objects are of this kind."""
+        scope = asker.scope
+        holder = asker if scope._parent is None else asker.of_root()
+        value = holder.made.get(self, MISSING)
+        if value is not MISSING:
+            return value
+        if holder.scope._state is not OPEN:
+            holder.require_open()
+        return holder.keep(self, self.make_now(holder))
+
 
 class MadeForUser(Made):
     """One for each user of each tenant."""
@@ -305,9 +321,22 @@ class MadeForApp(Made):
 
     rank = RANKS[Lifetime.APP]
 
+    def __init__(self, provider: Provider, key: Any, parts: tuple[Part, ...]) -> None:
+        super().__init__(provider, key, parts)
+        self.value = MISSING  # what the holder keeps, at hand
+
     def home(self, asker: Holder) -> Holder:
         """See `Made`."""
         return asker.app
+
+    def found(self, asker: Holder) -> Any:
+        """See `Plan`."""
+        return self.value
+
+    def now(self, asker: Holder) -> Any:
+        """See `Plan`."""
+        value = self.value
+        return super().now(asker) if value is MISSING else value
 
 
 _PLANS: dict[Lifetime, type[_Sourced]] = {
