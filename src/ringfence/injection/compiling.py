@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -27,7 +28,7 @@ from .plans import Given, Listed, Offered, OfUser, Part, Plan, made_of
 from .providers import Parameter, Provider
 from .signatures import Unresolved
 
-__all__ = ["Alias", "Compiler"]
+__all__ = ["Alias", "Compiler", "is_closed"]
 
 OFFERED_ANYHOW: dict[Any, Callable[[Any], Any]] = {
     RequestScope: lambda scope: scope,
@@ -77,24 +78,22 @@ class Compiler:
             ProviderError: it cannot be provided.
         """
         plan = self._plan(key_of(wanted), [])
-        self.plans[wanted] = plan
+        with contextlib.suppress(TypeError):  # `Annotated` may hold what has no hash
+            self.plans[wanted] = plan
         return plan
 
     def check(self) -> None:
         """Work out every plan there is to be."""
         for key, entries in self.registered.items():
-            for entry in entries:
+            for entry in filter(is_closed, entries):
                 self._plan_of(entry, [])
-            if len(entries) == 1:
+            if len(entries) == 1 and is_closed(entries[0]):
                 self._plan(key, [])
 
     # --- one plan -----------------------------------------------------------------------------
 
     def _plan(self, key: Any, path: list[Asking]) -> Plan:
-        try:
-            plan = self.plans.get(key)
-        except TypeError:  # unhashable metadata
-            plan = None
+        plan = self.plans.get(key)
         if plan is None:
             plan = self._from_beneath(key, path) or self._made_up(key, path)
             self.plans[key] = plan
@@ -364,6 +363,15 @@ def _variables_of(entry: Provider | Alias, origin: type) -> tuple[TypeVar, ...]:
     if typing.get_origin(entry.key) is origin and all(isinstance(a, TypeVar) for a in arguments):
         return arguments
     return ()
+
+
+def is_closed(entry: Provider | Alias) -> bool:
+    """Whether an entry says all there is to know; else it is a pattern, for what will be asked."""
+    return isinstance(entry, Alias) or not any(
+        isinstance(each.key, TypeVar)
+        or (typing.get_origin(each.key) is not None and getattr(each.key, "__parameters__", ()))
+        for each in entry.parameters
+    )
 
 
 def _substituted(key: Any, variables: Mapping[Any, Any]) -> Any:

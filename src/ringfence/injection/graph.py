@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from .compiling import Alias
+from .compiling import Alias, is_closed
 from .keys import label_of
 
 if TYPE_CHECKING:
     from .compiling import Compiler
     from .plans import Plan
+    from .providers import Provider
 
 __all__ = ["Edge", "Node", "ProviderGraph", "graph_of"]
 
@@ -82,6 +83,11 @@ class _Drawing:
         self.nodes.append(Node(own, name, lifetime, "alias", alias.place))
         self.edges[Edge(own, target)] = None
 
+    def add_pattern(self, provider: Provider) -> None:
+        """Draw what is made for each type that is asked for; what it needs depends on that."""
+        own = self.ids[provider] = self._new_id(provider.name)
+        self.nodes.append(_node_of(own, provider.name, provider))
+
     def _new_id(self, name: str) -> str:
         taken = sum(1 for node_id in self.ids.values() if node_id.partition("#")[0] == name)
         return f"{name}#{taken + 1}" if taken else name
@@ -91,18 +97,22 @@ def _node(node_id: str, plan: Plan) -> Node:
     provider = plan.provider
     if provider is None:
         return Node(node_id, plan.name, "offered", "offered", "")
-    return Node(node_id, plan.name, provider.lifetime.value, provider.kind.value, provider.place)
+    return _node_of(node_id, plan.name, provider)
+
+
+def _node_of(node_id: str, name: str, provider: Provider) -> Node:
+    return Node(node_id, name, provider.lifetime.value, provider.kind.value, provider.place)
 
 
 def graph_of(compiler: Compiler) -> ProviderGraph:
     """The graph of everything that was registered, and what that asks for."""
     drawing = _Drawing()
-    for key, entries in compiler.registered.items():
+    for entries in compiler.registered.values():
         for entry in entries:
-            plan = compiler._plan_of(entry, [])
             if isinstance(entry, Alias):
-                drawing.add_alias(entry, plan)
+                drawing.add_alias(entry, compiler._plan_of(entry, []))
+            elif is_closed(entry):
+                drawing.add(compiler._plan_of(entry, []))
             else:
-                drawing.add(plan)
-        del key
+                drawing.add_pattern(entry)
     return ProviderGraph(tuple(drawing.nodes), tuple(drawing.edges))
