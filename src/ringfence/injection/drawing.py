@@ -23,7 +23,7 @@ class Step:
 
 def drawn(steps: list[Step]) -> str:
     """The steps as lines, each beneath what asked for it."""
-    branches = ["  " * depth + ("└─ " if depth else "") for depth in range(len(steps))]
+    branches = ["   " * (depth - 1) + "└─ " * (depth > 0) for depth in range(len(steps))]
     heads = [branch + step.name for branch, step in zip(branches, steps, strict=True)]
     width = max(map(len, heads))
     return "".join(

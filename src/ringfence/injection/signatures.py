@@ -100,4 +100,7 @@ def resolve(annotation: Any, namespace: Namespace) -> Any:
 
 def signature_of(source: Callable[..., Any]) -> inspect.Signature:
     """The parameters that a call of `source` takes, its annotations as they were written."""
-    return inspect.signature(source)
+    try:
+        return inspect.signature(source)
+    except ValueError:  # `dict` and the like, which are called without
+        return inspect.Signature()
