@@ -104,15 +104,19 @@ async def test_tests_that_run_at_once_do_not_meet(container: Container) -> None:
         def send(self) -> str:
             return self.name
 
+    are_there = {name: anyio.Event() for name in ("one", "two")}
+
     async def test(name: str) -> None:
         with container.override(Mailer, Named(name)):
-            await anyio.sleep(0.002)
+            are_there[name].set()
+            for event in are_there.values():
+                await event.wait()
             async with fence.user_context("alice-1"):
-                await anyio.sleep(0.002)
                 seen[name] = await send()
 
     async def without() -> None:
-        await anyio.sleep(0.001)
+        for event in are_there.values():
+            await event.wait()
         async with fence.user_context("alice-1"):
             seen["none"] = await send()
 
@@ -126,16 +130,20 @@ async def test_tests_that_run_at_once_do_not_meet(container: Container) -> None:
 async def test_two_tasks_of_one_scope_do_not_meet(container: Container) -> None:
     seen: list[str] = []
 
+    is_faked, is_sent = anyio.Event(), anyio.Event()
+
     async def with_fake() -> None:
         with container.override(Mailer, Fake()):
-            await anyio.sleep(0.002)
+            is_faked.set()
+            await is_sent.wait()
             seen.append(await send())
 
     async with Ringfence(services=container).user_context("alice-1"):
         async with task_group() as tasks:
             tasks.start_soon(with_fake)
-            await anyio.sleep(0.001)
+            await is_faked.wait()
             seen.append(await send())
+            is_sent.set()
     assert seen == ["sent", "faked"]
 
 

@@ -119,14 +119,16 @@ class Needs:
         parameters = list(self.signature.parameters.values())
         behind = [p for p in parameters[parameters.index(first) :] if p in self.visible]
         by_place = [p for p in behind if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-        if first.kind is first.POSITIONAL_ONLY or any(
-            p.kind in (p.VAR_POSITIONAL, p.POSITIONAL_ONLY) for p in behind
+        if first.kind is not first.KEYWORD_ONLY and (
+            first.kind is first.POSITIONAL_ONLY
+            or any(p.kind in (p.VAR_POSITIONAL, p.POSITIONAL_ONLY) for p in behind)
         ):
-            if first.kind is not first.KEYWORD_ONLY:
-                raise ConfigurationError(
-                    f"`{self.name}` has an injected parameter that can be given by place only.",
-                    "Put it last, behind a `*`.",
-                )
+            raise ConfigurationError(
+                f"`{self.name}` has an injected parameter that can be given by place only.",
+                "Put it last, behind a `*`.",
+            )
+        if first.kind is first.KEYWORD_ONLY:
+            return sys.maxsize, ()
         kept = parameters.index(first)
         return kept, tuple(p.name for p in by_place)
 

@@ -59,11 +59,14 @@ class Namespace:
 
     def __init__(self, source: Any, frame: FrameType | None) -> None:
         function = function_of(source)
-        self.globals: dict[str, Any] = {}
-        if isinstance(source, type):
-            self.globals.update(vars(sys.modules.get(source.__module__, typing)))
-        self.globals.update(getattr(function, "__globals__", {}))
+        # Not copied: what is named may be defined further down.
+        self.globals: dict[str, Any] = getattr(function, "__globals__", {})
         self.locals: dict[str, Any] = {}
+        if isinstance(source, type) and source.__module__ in sys.modules:
+            generated = self.globals  # a constructor may be, with globals of its own
+            self.globals = vars(sys.modules[source.__module__])
+            if generated is not self.globals:
+                self.locals.update(generated)
         is_local = "<locals>" in getattr(source, "__qualname__", "<locals>")
         if frame is not None and is_local:
             self.locals.update(frame.f_locals)
