@@ -52,6 +52,7 @@ class _Extras:
     claimant: Claimant | None = None
     claims: Mapping[str, Any] = _NO_CLAIMS
     closed_event: anyio.Event | None = None
+    connection: Any = None  # of a root of a boundary: what it answers, for its container
     deadline: float | None = None
     exc: BaseException | None = None
     held: Held | None = None  # the objects that the container made for it
@@ -249,7 +250,8 @@ class RequestScope(Infrastructure):
         self._closed_code = code
         self._closed_instruction = instruction
         if self._extras is not None:
-            self._extras.held = None  # it leads back here, and to what was made
+            # They lead back here, and to what was made.
+            self._extras.held = self._extras.connection = None
         parent = self._parent
         if parent is None:
             roots.pop(self, None)

@@ -19,6 +19,7 @@ from ..errors import (
     ContextLimitError,
     InvalidContextError,
     NoContextError,
+    ProviderError,
     RingfenceError,
 )
 from ..identifiers import generate_id
@@ -143,6 +144,8 @@ class UserContextMiddleware:
             send = exchange.send
             if fence.database is not None and kind == "http":
                 fence.database.serve(root)
+        if fence.services is not None:
+            root._more().connection = Conversation(scope, exchange, send)
         try:
             try:
                 if fence.is_on_trio:
@@ -333,6 +336,40 @@ class UserContextMiddleware:
 
 
 _CODE = UserContextMiddleware.__call__.__code__
+
+
+class Conversation:
+    """
+    What a root of the boundary answers. Lives as long as it, where there is a container to ask it.
+
+    Attributes:
+        objects: what a framework calls it, made when a container is first asked for it.
+    """
+
+    __slots__ = ("exchange", "objects", "scope", "send")
+
+    def __init__(self, scope: Scope, exchange: Exchange, send: Send) -> None:
+        self.scope = scope
+        self.exchange = exchange
+        self.send = send
+        self.objects: dict[Any, Any] = {}
+
+
+def conversation_of(scope: RequestScope, kind: str) -> Conversation:
+    """
+    What the root of `scope` answers, of this kind of ASGI connection.
+
+    Raises:
+        ProviderError: nothing, or something of another kind.
+    """
+    extras = scope.root._extras
+    found: Conversation | None = None if extras is None else extras.connection
+    if found is None or found.scope["type"] not in kind.split():
+        raise ProviderError(
+            f"Request `{scope.request_id}` answers no `{kind}` connection.",
+            "Ask for it in what is served under `UserContextMiddleware`, or wish for less.",
+        )
+    return found
 
 
 class _Refusal(Exception):
