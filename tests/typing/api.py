@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, assert_type
+from typing import Annotated, Any, Generic, Protocol, TypeVar, assert_type
 
 import ringfence
 from ringfence import (
@@ -39,6 +39,16 @@ from ringfence import (
     task_group,
     user_context,
     validate_user_context,
+)
+from ringfence.injection import (
+    Container,
+    Edge,
+    Injected,
+    Lifetime,
+    Node,
+    ProviderGraph,
+    Qualifier,
+    inject,
 )
 
 
@@ -225,6 +235,69 @@ def ownership() -> None:
     assert_type(Memory(3).last(), str)
     Memory("x")  # type: ignore[arg-type]
     owned(3)  # type: ignore[type-var]
+
+
+# --- injection --------------------------------------------------------------------------------
+
+M = TypeVar("M")
+
+
+class Reading(Protocol):
+    def read(self) -> str: ...
+
+
+class Store(Generic[M]):
+    def __init__(self, kind: type[M]) -> None: ...
+
+
+container = Container(max_users=3, user_idle=60)
+
+
+@container.provide(lifetime=Lifetime.APP)
+async def provided() -> AsyncIterator[Connection]:
+    yield Connection()
+
+
+@container.provide
+def made(connection: Connection) -> Memory:
+    return Memory(1)
+
+
+@inject
+async def tool(query: str, connection: Injected[Connection]) -> int:
+    assert_type(connection, Connection)
+    return len(query)
+
+
+@inject
+class Handler:
+    def __init__(self, reading: Injected[Reading]) -> None:
+        assert_type(reading, Reading)
+
+
+async def injection(scope: RequestScope, fake: Reading) -> None:
+    container.provide(Store)
+    assert_type(container.provide(value=3), int)
+    assert_type(made(Connection()), Memory)
+    container.provide(Memory, gives=Annotated[Memory, Qualifier("long")], enter=True)
+    container.provide(3)  # type: ignore[call-overload]
+    container.alias(Reading, Memory)
+    assert_type(await scope.get(Connection), Connection)
+    assert_type(await scope.get(Reading), Reading)
+    assert_type(await scope.get(list[Reading]), list[Reading])
+    assert_type(await scope.get(Store[int]), Store[int])
+    assert_type(await scope.get(Annotated[Connection, Qualifier("main")]), Connection)
+    assert_type(scope.get_now(Reading), Reading)
+    assert_type(await scope.release(Connection), None)
+    assert_type(await tool("tea"), int)
+    assert_type(Handler, type[Handler])
+    with container.override(Reading, fake) as given:
+        assert_type(given, Reading)
+    graph = container.graph()
+    assert_type(graph, ProviderGraph)
+    assert_type(graph.nodes, tuple[Node, ...])
+    assert_type(graph.edges, tuple[Edge, ...])
+    Ringfence(services=container)
 
 
 # --- values and errors ------------------------------------------------------------------------

@@ -232,9 +232,8 @@ class Compiler:
             if short.is_kept or deeper is None:
                 break
             short = deeper
-        lives = f"{_LABELS[plan.rank]} ({_STAYS[plan.rank]})"
         raise CaptiveProviderError(
-            f"`{plan.name}` lives as long as the {lives}, and would hold a `{short.name}`, "
+            f"`{plan.name}` lives as long as the {_AS_LONG_AS[plan.rank]}, and would hold a `{short.name}`, "
             f"which belongs to one {_OF_ONE[short.rank]}.",
             f"Give `{plan.name}` the shorter lifetime, or pass what it needs to its methods."
             + drawn(steps),
@@ -283,7 +282,7 @@ def _identity_of(holder: Any) -> Any:
     return holder.identity
 
 
-_STAYS = {4: "everybody shares it", 3: "it stays across requests", 2: "its children share it"}
+_AS_LONG_AS = {4: "application", 3: "user stays", 2: "request"}
 _OF_ONE = {3: "user", 2: "request", 1: "operation"}
 
 
