@@ -531,7 +531,7 @@ class RequestScope(Infrastructure):
 
     async def release(self, wanted: TypeForm[Any]) -> None:
         """
-        Finalise an object of this scope before its turn, and first what was made with it.
+        Finalise an object of this scope before its turn, and first what this made with it.
 
         Whoever asks afterwards gets another. What was never made is nothing to release.
 

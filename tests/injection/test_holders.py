@@ -391,6 +391,37 @@ async def test_a_failure_to_close_the_application_is_raised() -> None:
     assert fence.drain_report is not None
 
 
+async def test_it_does_not_hide_what_the_application_ended_with() -> None:
+    async def a() -> AsyncIterator[A]:
+        yield A()
+        raise OSError("gone")
+
+    container = Container()
+    container.provide(a, lifetime=Lifetime.APP)
+    error = ValueError("body")
+    with pytest.raises(ValueError, match="body") as caught:
+        async with Ringfence(services=container) as fence:
+            async with fence.user_context("alice-1"):
+                await current_scope().get(A)
+            raise error
+    assert caught.value is error
+    assert "closing the container failed" in error.__notes__[0]
+
+
+async def test_a_container_serves_one_fence_at_a_time() -> None:
+    """Otherwise the second would forget what the first has to close."""
+    ran: list[str] = []
+    container = _chain(ran, Lifetime.APP)
+    async with Ringfence(services=container) as fence:
+        async with fence.user_context("alice-1"):
+            await current_scope().get(C)
+        with pytest.raises(ConfigurationError, match="open already"):
+            async with Ringfence(services=container):
+                raise NotImplementedError
+        assert ran == []
+    assert ran == ["c", "b", "a"]
+
+
 # --- ownership: law 4 -------------------------------------------------------------------------
 
 

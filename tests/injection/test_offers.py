@@ -11,6 +11,7 @@ pytest.importorskip("starlette")
 pytest.importorskip("aiosqlite")
 
 import anyio
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -23,9 +24,11 @@ from starlette.websockets import WebSocket
 from ringfence import (
     CaptiveProviderError,
     ConfigurationError,
+    ContextClosedError,
     Identity,
     ProviderError,
     Ringfence,
+    SessionIsolationError,
     child_context,
     current_context,
     current_scope,
@@ -87,6 +90,18 @@ async def test_what_outlives_the_request_may_not_hold_a_session() -> None:
     container.provide(Repository, lifetime=Lifetime.APP)
     with pytest.raises(CaptiveProviderError, match="would hold a `AsyncSession`"):
         container.check()
+
+
+async def test_a_session_that_is_smuggled_out_is_refused_at_use(fence: Ringfence) -> None:
+    kept: list[AsyncSession] = []
+    async with fence.user_context("alice-1"):
+        kept.append((await current_scope().get(Repository)).session)
+        async with fence.user_context("bob-22"):
+            with pytest.raises(SessionIsolationError):
+                await kept[0].execute(text("select 1"))
+    async with fence.user_context("bob-22"):
+        with pytest.raises(ContextClosedError):
+            await kept[0].execute(text("select 1"))
 
 
 async def test_without_a_database_there_is_no_session() -> None:

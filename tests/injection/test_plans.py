@@ -314,3 +314,29 @@ async def test_nothing_is_left_behind_by_who_gave_up() -> None:
         assert extras.held.pending == {}  # type: ignore[union-attr]
         with contextlib.suppress(Exception):
             current_scope().get_now(Pool)
+
+
+async def test_a_failure_is_not_shared_between_requests() -> None:
+    """Its traceback leads to the frames, and so to the data, of whoever asked first."""
+    failed: dict[str, OSError] = {}
+
+    async def pool() -> Pool:
+        await anyio.sleep(0.005)
+        raise OSError("refused")
+
+    container = Container()
+    container.provide(pool, lifetime=Lifetime.APP)
+    fence = Ringfence(services=container)
+
+    async def serve(user: str) -> None:
+        async with fence.user_context(user):
+            try:
+                await current_scope().get(Pool)
+            except OSError as error:
+                failed[user] = error
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(serve, "alice-1")
+        tasks.start_soon(serve, "bob-22")
+    assert len(failed) == 2
+    assert failed["alice-1"] is not failed["bob-22"]

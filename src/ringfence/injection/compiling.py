@@ -233,8 +233,8 @@ class Compiler:
                 break
             short = deeper
         raise CaptiveProviderError(
-            f"`{plan.name}` lives as long as the {_AS_LONG_AS[plan.rank]}, and would hold a `{short.name}`, "
-            f"which belongs to one {_OF_ONE[short.rank]}.",
+            f"`{plan.name}` lives as long as the {_AS_LONG_AS[plan.rank]}, and would hold a "
+            f"`{short.name}`, which belongs to one {_OF_ONE[short.rank]}.",
             f"Give `{plan.name}` the shorter lifetime, or pass what it needs to its methods."
             + drawn(steps),
             path=tuple(step.name for step in steps),

@@ -287,9 +287,14 @@ class Container(Infrastructure):
 
     async def start(self, settings: Settings) -> None:
         """Check the graph and open; the fence calls it."""
-        compiler = self.compiler
+        if self._app.is_open:
+            raise ConfigurationError(
+                "This container is open already.", "Give each `Ringfence` a container of its own."
+            )
+        self.compiler  # noqa: B018 - making it checks the graph
         self._app.open(settings.finaliser_timeout)
-        if any(plan.rank == 3 for plan in compiler.plans.values()):
+        entries = [each for entries in self.registered.values() for each in entries]
+        if any(not isinstance(e, Alias) and e.lifetime is Lifetime.USER for e in entries):
             self._app.users.start()
 
     async def aclose(self) -> None:

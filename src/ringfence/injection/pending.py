@@ -22,8 +22,9 @@ class Pending:
     """
     An object that is being made. Lives until it is there, or its maker failed.
 
-    Whoever asks meanwhile waits, and gets the same object, or the same failure. If the maker was
-    cancelled, one of those who wait makes it anew.
+    Whoever asks meanwhile waits, and gets the same object; or, in the same request, the same
+    failure. If the maker was cancelled, or failed in another request, one of those who wait makes
+    it anew.
     """
 
     __slots__ = ("_event", "error", "plan", "value", "waits_for")

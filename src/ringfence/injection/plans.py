@@ -261,7 +261,8 @@ class Made(_Sourced):
             if within is not None:
                 within.waits_for.discard(pending)
             del all_pending[self]
-            pending.finish(value, failed)
+            # An error of what others share would show them the frames of whoever asked first.
+            pending.finish(value, None if holder.scope is None else failed)
 
 
 async def _waited(pending: Pending) -> Any:
