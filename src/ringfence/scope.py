@@ -71,19 +71,13 @@ class _Extras:
         self.children: dict[RequestScope, None] = {}
 
     def is_let_go(self) -> bool:
-        """Let go of what a container made, if that is all there is: nothing is to be run."""
-        held = self.held
-        if (
-            held is None
-            or self.finalisers is not None
-            or self.children
-            or self.claimant is not None
-            or self.timeout_block is not None
-        ):
-            return False
-        self.held = None
-        held.disown()
-        return True
+        """Whether there was nothing but what a container made, and that is given up now."""
+        return False
+
+    def remains(self) -> _Extras:
+        """What an ended scope keeps: nothing that leads back to it, or to what was made for it."""
+        self.held = self.connection = None
+        return self
 
 
 class RequestScope(Infrastructure):
@@ -250,8 +244,7 @@ class RequestScope(Infrastructure):
         self._closed_code = code
         self._closed_instruction = instruction
         if self._extras is not None:
-            # They lead back here, and to what was made.
-            self._extras.held = self._extras.connection = None
+            self._extras = self._extras.remains()
         parent = self._parent
         if parent is None:
             roots.pop(self, None)

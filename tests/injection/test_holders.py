@@ -553,13 +553,40 @@ async def test_an_ended_scope_keeps_nothing_alive() -> None:
         gc.enable()
 
 
-async def test_a_scope_with_a_callback_lets_go_too() -> None:
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_scope_with_a_callback_lets_go_too(is_first: bool) -> None:
     container = Container()
     container.provide(A)
-    async with Ringfence(services=container).user_context("alice-1"):
-        current_scope().callback(lambda: None)
-        gone = weakref.ref(await current_scope().get(A))
-    assert gone() is None
+    gc.collect()
+    gc.disable()
+    try:
+        async with Ringfence(services=container).user_context("alice-1"):
+            scope = current_scope()
+            if is_first:
+                scope.callback(lambda: None)
+            gone = weakref.ref(await scope.get(A))
+            if not is_first:
+                scope.callback(lambda: None)
+        assert gone() is None
+        assert len(scope.report) == 1
+    finally:
+        gc.enable()
+
+
+async def test_what_a_scope_is_told_after_it_had_objects_holds() -> None:
+    """A scope without other extras has its holder for them."""
+    container = Container()
+    container.provide(A)
+    with pytest.raises(ValueError, match="body"):
+        async with Ringfence(services=container).user_context("alice-1"):
+            scope = current_scope()
+            await scope.get(A)
+            own = scope.own([1])
+            async with child_context("tool"):
+                assert len(scope.children) == 1
+            raise ValueError("body")
+    assert not scope.ended_well
+    assert own == [1]
 
 
 async def test_a_scope_is_left_as_ever_with_a_session_of_ones_own() -> None:

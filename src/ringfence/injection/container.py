@@ -13,7 +13,7 @@ from ..settings import Settings
 from ..state import OPEN, _get
 from .compiling import Alias, Compiler
 from .graph import ProviderGraph, graph_of
-from .holders import AppHolder, ScopeHolder
+from .holders import AppHolder, ScopeHolder, holder_of
 from .keys import key_of, label_of
 from .lifetimes import Lifetime
 from .overrides import Override, _here, _override, override_of
@@ -191,13 +191,7 @@ class Container(Infrastructure):
     def _asker(self, scope: RequestScope) -> ScopeHolder:
         if scope._state is not OPEN or _get() is not scope:
             scope._require_here()
-        extras = scope._extras or scope._more()
-        holder: Any = extras.held
-        if holder is None:
-            scope._require_open()
-            holder = extras.held = ScopeHolder(scope, self._app)
-        found: ScopeHolder = holder
-        return found
+        return holder_of(scope, self._app)
 
     def plan(self, wanted: Any) -> Plan:
         """The plan that holds here: of the container, or of an override."""
@@ -215,10 +209,13 @@ class Container(Infrastructure):
 
     async def resolve(self, scope: RequestScope, wanted: Any) -> Any:
         """See `RequestScope.get`."""
-        extras = scope._extras  # written out from `_asker` and `plan`: most calls come to this
+        # Written out from `_asker` and `plan`: most calls come to this.
+        if scope._state is not OPEN or _get() is not scope:
+            scope._require_here()
+        extras = scope._extras
         asker: Any = None if extras is None else extras.held
-        if asker is None or scope._state is not OPEN or _get() is not scope:
-            asker = self._asker(scope)
+        if asker is None:
+            asker = holder_of(scope, self._app)
         try:
             plan = self._plans[wanted] if _here() is None else self.plan(wanted)
         except (KeyError, TypeError):
@@ -228,9 +225,28 @@ class Container(Infrastructure):
         value = plan.found(asker)
         return await plan.later(asker) if value is MISSING else value
 
-    def found(self, scope: RequestScope, wanted: Any) -> Any:
-        """The object if it is there, else `MISSING`. For `inject`."""
-        return self.plan(wanted).found(self._asker(scope))
+    def fill(
+        self, scope: RequestScope, wanted: list[tuple[str, Any]], kwargs: dict[str, Any]
+    ) -> bool:
+        """Put among the arguments what is there already; whether that is all. For `inject`."""
+        if scope._state is not OPEN:
+            scope._require_here()
+        extras = scope._extras
+        asker: Any = None if extras is None else extras.held
+        if asker is None or _here() is not None:
+            return False
+        plans, made = self._plans, asker.made
+        for name, key in wanted:
+            if name not in kwargs:
+                plan = plans.get(key)
+                if plan in made:  # no call, for what most ask for
+                    kwargs[name] = made[plan]
+                    continue
+                value = MISSING if plan is None else plan.found(asker)
+                if value is MISSING:
+                    return False
+                kwargs[name] = value
+        return True
 
     def resolve_now(self, scope: RequestScope, wanted: Any) -> Any:
         """See `RequestScope.get_now`."""
@@ -320,7 +336,7 @@ async def _release(holder: ScopeHolder, plan: Plan) -> None:
     if owner is None:
         holder.forget(plan)
     else:
-        await holder.finalisers().finish(owner)
+        await holder.clean_up().finish(owner)
 
 
 def _asked_for(compiler: Compiler, key: Any) -> bool:

@@ -10,6 +10,7 @@ from .. import isolation
 from ..errors import ConfigurationError
 from ..finalisers import EnteringStopped, Finalisers
 from ..isolation import Claimant
+from ..scope import _Extras
 from ..state import OPEN, _get
 from ..tasks import Job, is_cancellation, wait_out
 from .pending import MISSING, Pending, making
@@ -59,11 +60,11 @@ class Holder(Claimant):
         """A new context in which its objects are made and finalised."""
         raise NotImplementedError
 
-    def finalisers(self) -> Finalisers:
+    def clean_up(self) -> Finalisers:
         """Its clean-up."""
         raise NotImplementedError
 
-    def exc(self) -> BaseException | None:
+    def ending(self) -> BaseException | None:
         """How the lifetime ended, for managers that care."""
         return None
 
@@ -102,12 +103,12 @@ class Holder(Claimant):
 
     def enter_now(self, plan: Plan, manager: Any) -> Any:
         """Enter a manager that awaits nothing; both its halves run in one context."""
-        finalisers, context = self.finalisers(), self.own_context()
+        finalisers, context = self.clean_up(), self.own_context()
         value = context.run(type(manager).__enter__, manager)
 
         def leave() -> None:
             self.forget(plan)
-            exc = self.exc()
+            exc = self.ending()
             details = (None, None, None) if exc is None else (type(exc), exc, exc.__traceback__)
             context.run(type(manager).__exit__, manager, *details)
 
@@ -118,7 +119,7 @@ class Holder(Claimant):
         """Enter a manager in a task that will also leave it."""
         kept = _Forgetting(manager, self, plan)
         try:
-            value = await self.finalisers().enter(kept, plan.name)
+            value = await self.clean_up().enter(kept, plan.name)
         except EnteringStopped:
             self.require_open()
             raise
@@ -170,16 +171,46 @@ async def _run_elsewhere(work: Callable[[], Any], context: Context) -> None:
         raise job.error
 
 
-class ScopeHolder(Holder):
-    """The objects of one scope. Lives as long as it, and is found by it alone."""
+class ScopeHolder(_Extras, Holder):
+    """
+    The objects of one scope. Lives as long as it, and is found by it alone.
+
+    A scope that has no other extras has this for them: one object less to make.
+    """
 
     scope: RequestScope
     user: UserHolder | None = None
 
     def __init__(self, scope: RequestScope, app: AppHolder) -> None:
+        self.children = {}
         self.scope = scope
         self.app = app
         self.made = {}
+
+    def is_let_go(self) -> bool:
+        """See `_Extras`."""
+        if (
+            self.finalisers is not None
+            or self.children
+            or self.claimant is not None
+            or self.timeout_block is not None
+        ):
+            return False
+        for value in self.made.values():
+            entry = _claims.get(id(value))
+            if entry is not None and entry[1] is self:
+                del _claims[id(value)]
+        self.held = self.scope._extras = None
+        return True
+
+    def remains(self) -> _Extras:
+        """See `_Extras`."""
+        kept = _Extras()
+        kept.__dict__.update(self.__dict__)
+        for name in ("scope", "app", "made", "pending", "owners", "user", "held", "connection"):
+            kept.__dict__.pop(name, None)
+        self.held = None
+        return kept
 
     @property
     def request_id(self) -> str:  # type: ignore[override]
@@ -199,11 +230,11 @@ class ScopeHolder(Holder):
         """See `Holder`."""
         return self.scope._own_context()
 
-    def finalisers(self) -> Finalisers:
+    def clean_up(self) -> Finalisers:
         """See `Holder`."""
         return self.scope._finalisers()
 
-    def exc(self) -> BaseException | None:
+    def ending(self) -> BaseException | None:
         """See `Holder`."""
         return self.scope._more().exc
 
@@ -216,13 +247,6 @@ class ScopeHolder(Holder):
             if entry[1] is not self:
                 _adopt(value, self)
         return self.made.setdefault(plan, value)
-
-    def disown(self) -> None:
-        """See `Holder`; written out, as it is most of what leaving a scope costs."""
-        for value in self.made.values():
-            entry = _claims.get(id(value))
-            if entry is not None and entry[1] is self:
-                del _claims[id(value)]
 
     def admits(self, scope: RequestScope) -> bool:
         """See `Claimant`."""
@@ -249,11 +273,15 @@ class ScopeHolder(Holder):
 
 def holder_of(scope: RequestScope, app: AppHolder) -> ScopeHolder:
     """The holder of a scope, made when it is first asked for."""
-    extras = scope._extras or scope._more()
-    holder: Any = extras.held
+    extras = scope._extras
+    holder: Any = None if extras is None else extras.held
     if holder is None:
-        scope._require_open()
-        holder = extras.held = ScopeHolder(scope, app)
+        if scope._state is not OPEN:
+            raise scope._closed_error()
+        holder = ScopeHolder(scope, app)
+        if extras is None:
+            scope._extras = extras = holder
+        extras.held = holder
     found: ScopeHolder = holder
     return found
 
@@ -283,7 +311,7 @@ class AppHolder(Holder):
         """See `Holder`."""
         return apart()
 
-    def finalisers(self) -> Finalisers:
+    def clean_up(self) -> Finalisers:
         """See `Holder`."""
         if not self.is_open:
             raise not_open()

@@ -14,7 +14,6 @@ from ..errors import ConfigurationError, MissingProviderError
 from ..state import _get
 from .compiling import Compiler
 from .keys import is_injected, key_of, without_none
-from .pending import MISSING
 from .signatures import Namespace, Unresolved, function_of, resolve, signature_of
 
 __all__ = ["inject"]
@@ -216,10 +215,12 @@ def _nothing_marked(target: Any) -> ConfigurationError:
 
 def _services_here() -> tuple[Any, Any]:
     scope = _get()
-    if scope is None or scope._recipes is None or scope._recipes.services is None:
+    recipes = None if scope is None else scope._recipes
+    services = None if recipes is None else recipes.services
+    if services is None:
         scope = current_scope()
-        return scope, scope._services()
-    return scope, scope._recipes.services
+        services = scope._services()
+    return scope, services
 
 
 async def fill(needs: Needs, kwargs: dict[str, Any]) -> None:
@@ -228,8 +229,7 @@ async def fill(needs: Needs, kwargs: dict[str, Any]) -> None:
     for name, key in needs.wanted or needs.pairs():
         if name not in kwargs:
             try:
-                value = services.found(scope, key)
-                kwargs[name] = await services.resolve(scope, key) if value is MISSING else value
+                kwargs[name] = await services.resolve(scope, key)
             except MissingProviderError as error:
                 _do_without(needs, name, kwargs, error)
 
@@ -256,10 +256,16 @@ def _do_without(needs: Needs, name: str, kwargs: dict[str, Any], error: Any) -> 
 
 
 def _around_coroutine(target: Any, needs: Needs) -> Any:
+    kept = needs.kept
+
     async def injected(*args: Any, **kwargs: Any) -> Any:
-        if len(args) > needs.kept:
+        if len(args) > kept:
             args = needs.placed(args, kwargs)
-        await fill(needs, kwargs)
+        scope = _get()
+        recipes: Any = None if scope is None else scope._recipes
+        services = None if recipes is None else recipes.services
+        if services is None or not services.fill(scope, needs.wanted or needs.pairs(), kwargs):
+            await fill(needs, kwargs)
         return await target(*args, **kwargs)
 
     return injected

@@ -145,6 +145,7 @@ class _Sourced(Plan):
         self.by_name = tuple((name, plan) for name, _, plan in parts if name is not None)
         self.is_async = provider.kind in (Kind.ASYNC_CALL, Kind.ASYNC_MANAGER)
         self.is_manager = provider.kind in (Kind.MANAGER, Kind.ASYNC_MANAGER)
+        self.only = self.positional[0] if len(self.positional) == 1 else None
         self.is_simple = not (self.by_name or self.is_manager or self.is_async)
         self.is_plain = not self.is_async and all(plan.is_plain for _, _, plan in parts)
 
@@ -294,6 +295,11 @@ class MadeForRequest(Made):
         holder: Holder = asker if scope._parent is None else asker.of_root()
         return holder
 
+    def found(self, asker: Any) -> Any:
+        """See `Plan`."""
+        holder = asker if asker.scope._parent is None else asker.of_root()
+        return holder.made.get(self, MISSING)
+
     def now(self, asker: Any) -> Any:
         """See `Plan`; written out, as most objects are of this kind."""
         scope = asker.scope
@@ -301,8 +307,14 @@ class MadeForRequest(Made):
         value = holder.made.get(self, MISSING)
         if value is not MISSING:
             return value
-        if holder.scope._state is not OPEN:
-            holder.require_open()
+        if self.is_simple and holder.scope._state is OPEN and _get() is holder.scope:
+            if self.only is not None:
+                return holder.keep(self, self.make(self.only.now(holder)))
+            args = []
+            for plan in self.positional:
+                args.append(plan.now(holder))
+            return holder.keep(self, self.make(*args))
+        holder.require_open()
         return holder.keep(self, self.make_now(holder))
 
 

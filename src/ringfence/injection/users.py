@@ -73,7 +73,7 @@ class UserHolder(Holder):
         """See `Holder`."""
         return apart()
 
-    def finalisers(self) -> Finalisers:
+    def clean_up(self) -> Finalisers:
         """See `Holder`."""
         if not self.app.is_open:
             raise not_open()
