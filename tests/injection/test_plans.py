@@ -78,64 +78,72 @@ async def test_what_is_made_of_it_at_once_is_one_too() -> None:
     assert got[0] is got[1]
 
 
+class Held:
+    """A factory that goes on when it is told to, and the tasks that ask for what it makes."""
+
+    def __init__(self) -> None:
+        self.began = 0
+        self.may_go_on = anyio.Event()
+        self.got: list[Pool] = []
+
+    async def pool(self) -> Pool:
+        self.began += 1
+        await self.may_go_on.wait()
+        return Pool()
+
+    async def managed(self) -> AsyncIterator[Pool]:
+        yield await self.pool()
+
+    async def ask(self, scope: anyio.CancelScope | None = None) -> None:
+        with scope or anyio.CancelScope():
+            self.got.append(await current_scope().get(Pool))
+
+    async def has_begun(self, times: int) -> None:
+        with anyio.fail_after(5):
+            while self.began < times:  # noqa: ASYNC110 - as often as it may be
+                await anyio.sleep(0.001)
+
+
 @pytest.mark.parametrize("lifetime", KEPT)
 @pytest.mark.parametrize("is_managed", [False, True])
 async def test_the_cancellation_of_one_breaks_no_other(
     lifetime: Lifetime, is_managed: bool
 ) -> None:
-    began: list[int] = []
-
-    async def pool() -> Pool:
-        began.append(1)
-        await anyio.sleep(0.02)
-        return Pool()
-
-    async def managed() -> AsyncIterator[Pool]:
-        yield await pool()
-
+    held, hurry = Held(), anyio.CancelScope()
     container = Container()
-    container.provide(managed if is_managed else pool, lifetime=lifetime, gives=Pool)
-    got: list[Pool] = []
-
-    async def ask() -> None:
-        got.append(await current_scope().get(Pool))
-
-    async def ask_in_a_hurry() -> None:
-        with anyio.move_on_after(0.005):
-            await ask()
-
+    container.provide(held.managed if is_managed else held.pool, lifetime=lifetime, gives=Pool)
     async with Ringfence(services=container) as fence, fence.user_context("alice-1"):
         async with task_group() as tasks:
-            tasks.start_soon(ask_in_a_hurry)
-            await anyio.sleep(0.001)
-            tasks.start_soon(ask)
-            tasks.start_soon(ask)
-        assert len(got) == 2
-        assert got[0] is got[1]
-        assert await current_scope().get(Pool) is got[0]
-    assert len(began) == 2
+            tasks.start_soon(held.ask, hurry)
+            await held.has_begun(1)
+            tasks.start_soon(held.ask)
+            tasks.start_soon(held.ask)
+            await anyio.sleep(0.005)
+            assert held.began == 1  # they wait
+            hurry.cancel()
+            await held.has_begun(2)
+            held.may_go_on.set()
+        assert len(held.got) == 2
+        assert held.got[0] is held.got[1]
+        assert await current_scope().get(Pool) is held.got[0]
+    assert held.began == 2
 
 
 async def test_who_waits_may_be_cancelled_without_harm_to_who_makes() -> None:
-    async def pool() -> Pool:
-        await anyio.sleep(0.02)
-        return Pool()
-
+    held, hurry = Held(), anyio.CancelScope()
     container = Container()
-    container.provide(pool)
-    got: list[Pool] = []
-
-    async def ask() -> None:
-        got.append(await current_scope().get(Pool))
-
+    container.provide(held.pool)
     async with Ringfence(services=container).user_context("alice-1"):
         async with task_group() as tasks:
-            tasks.start_soon(ask)
-            await anyio.sleep(0.001)
-            with anyio.move_on_after(0.005) as hurry:
-                await current_scope().get(Pool)
-            assert hurry.cancelled_caught
-    assert len(got) == 1
+            tasks.start_soon(held.ask)
+            await held.has_begun(1)
+            tasks.start_soon(held.ask, hurry)
+            await anyio.sleep(0.005)
+            hurry.cancel()
+            await anyio.sleep(0.005)
+            held.may_go_on.set()
+    assert len(held.got) == 1
+    assert held.began == 1
 
 
 async def test_those_who_waited_share_a_failure_and_the_next_tries_again() -> None:
