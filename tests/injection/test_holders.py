@@ -359,6 +359,17 @@ async def test_the_applications_close_with_the_fence_and_are_made_again() -> Non
     assert got[0] is not got[2]
 
 
+async def test_what_has_no_clean_up_goes_with_the_application_too() -> None:
+    container = Container()
+    container.provide(A, lifetime=Lifetime.APP)
+    fence = Ringfence(services=container)
+    got: list[A] = []
+    for _ in range(2):
+        async with fence, fence.user_context("alice-1"):
+            got.append(await current_scope().get(A))
+    assert got[0] is not got[1]
+
+
 async def test_what_nobody_would_close_is_not_opened() -> None:
     container = _chain([], Lifetime.APP)
     container.provide(int, lifetime=Lifetime.APP)
