@@ -24,6 +24,7 @@ MAIN, SPARE = Qualifier("main"), Qualifier("spare")
         (Injected[Annotated[int, MAIN]], Annotated[int, MAIN]),
         (list[int], list[int]),
     ],
+    ids=repr,
 )
 def test_only_qualifiers_are_part_of_a_key(annotation: Any, key: Any) -> None:
     assert key_of(annotation) == key
@@ -40,6 +41,7 @@ def test_only_qualifiers_are_part_of_a_key(annotation: Any, key: Any) -> None:
         (Annotated[int | None, MAIN], Annotated[int, MAIN], True),
         (Injected[int | None], Injected[int], True),
     ],
+    ids=repr,
 )
 def test_what_may_be_missing(annotation: Any, wanted: Any, is_optional: bool) -> None:
     assert without_none(annotation) == (wanted, is_optional)
@@ -63,6 +65,7 @@ def test_what_is_marked() -> None:
         (Annotated[int, MAIN], 'Annotated[int, Qualifier("main")]'),
         (Qualifier, "Qualifier"),
     ],
+    ids=repr,
 )
 def test_how_a_key_is_written(key: Any, label: str) -> None:
     assert label_of(key) == label
