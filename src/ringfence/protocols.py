@@ -63,6 +63,12 @@ class Resolver(Protocol):
     def resolve_now(self, scope: RequestScope, wanted: Any) -> Any:
         """The same, for what needs no `await`."""
 
+    def fill(
+        self, scope: RequestScope, wanted: Sequence[tuple[str, Any]], kwargs: dict[str, Any]
+    ) -> bool:
+        """Put what is there already among the arguments, by name; whether that is all."""
+        ...
+
     async def release(self, scope: RequestScope, wanted: Any) -> None:
         """Finalise that object of this scope before its turn."""
 

@@ -280,3 +280,29 @@ def test_what_functions_ask_for_is_checked_if_they_are_named(container: Containe
         container.check(good, bad)
     with pytest.raises(ConfigurationError, match="nothing injected"):
         container.check(len)
+
+
+async def test_many_ways_to_one_object_are_not_walked_one_by_one() -> None:
+    """Forty levels of two, each made of both beneath: a million million ways down."""
+    container = Container()
+    levels: list[tuple[type, type]] = [(Pool, BigPool)]
+
+    def level(number: int) -> type:
+        def init(self: object, one: object, two: object) -> None: ...
+
+        init.__annotations__ = dict(zip(("one", "two"), levels[-1], strict=True))
+        return type(f"Level{number}", (), {"__init__": init})
+
+    for number in range(40):
+        levels.append((level(number), level(number)))
+    for kind in [kind for pair in levels for kind in pair]:
+        container.provide(kind)
+    container.check()
+    assert len(container.graph().edges) == 160
+    async with Ringfence(services=container).user_context("alice-1"):
+        scope, top = current_scope(), levels[-1][0]
+        made = await scope.get(top)
+        with container.override(Pool, Pool()):
+            assert await scope.get(top) is not made
+        await scope.release(Pool)
+        assert await scope.get(top) is not made

@@ -253,10 +253,10 @@ async def test_keyword_only_default_and_optional_parameters(container: Container
 async def test_a_wish_that_is_there_but_lacks_something_is_an_error(container: Container) -> None:
     """Otherwise a mistake elsewhere would silently give `None`."""
 
-    def wishing(repository: Repository | None = None) -> Dog:
+    def wishing(store: Store[Model] | None = None) -> Dog:
         return Dog()
 
-    container.provide(Repository)  # which needs a pool
+    container.provide(Store)  # which needs a pool, for whatever it is a store of
     container.provide(wishing)
     with pytest.raises(MissingProviderError, match="no provider for `Pool`"):
         container.check()

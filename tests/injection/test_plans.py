@@ -238,25 +238,26 @@ async def test_two_that_wait_for_each_other_are_told_so() -> None:
 
 
 async def test_two_that_only_meet_are_no_circle() -> None:
-    async def pool() -> Pool:
-        await anyio.sleep(0.005)
-        return Pool()
+    held = Held()
 
     async def repository() -> Repository:
         return Repository(await current_scope().get(Pool))
 
     container = Container()
-    container.provide(pool)
+    container.provide(held.pool)
     container.provide(repository)
 
-    async def ask(kind: type) -> None:
-        await current_scope().get(kind)
+    async def ask_for_what_waits() -> None:
+        await current_scope().get(Repository)
 
     async with Ringfence(services=container).user_context("alice-1"):
         async with task_group() as tasks:
-            tasks.start_soon(ask, Repository)
-            tasks.start_soon(ask, Pool)
-        assert (await current_scope().get(Repository)).pool is await current_scope().get(Pool)
+            tasks.start_soon(held.ask)
+            await held.has_begun(1)
+            tasks.start_soon(ask_for_what_waits)
+            await anyio.sleep(0.005)
+            held.may_go_on.set()
+        assert (await current_scope().get(Repository)).pool is held.got[0]
 
 
 async def test_what_comes_too_late_is_not_kept() -> None:

@@ -405,8 +405,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "injection: an override does not reach what is made of it",
         "injection/compiling.py",
-        "        return any(self._is_touched(key, part) for _, key, part in plan.parts)",
-        "        return False",
+        "            known = known or any(self._is_touched(key, part) for _, key, part in plan.parts)\n",
+        "",
         OVERRIDES,
     ),
     mutant(

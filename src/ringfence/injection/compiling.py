@@ -68,6 +68,7 @@ class Compiler:
         self.fakes = fakes or {}
         self.beneath = beneath
         self.plans: dict[Any, Plan] = {}
+        self._touched: dict[tuple[Any, Plan], bool] = {}
         self._sources: dict[tuple[Provider, Any], Plan] = {}  # several types may lead to one
 
     def plan(self, wanted: Any) -> Plan:
@@ -109,9 +110,13 @@ class Compiler:
         return None if self._is_touched(key, plan) else plan
 
     def _is_touched(self, asked: Any, plan: Plan) -> bool:
-        if self._leads_to_fake(asked) or plan.key in self.fakes:
-            return True
-        return any(self._is_touched(key, part) for _, key, part in plan.parts)
+        """Whether a fake is given for it, or for something that it is made of."""
+        known = self._touched.get((asked, plan))  # many ways may lead to one
+        if known is None:
+            known = self._leads_to_fake(asked) or plan.key in self.fakes
+            known = known or any(self._is_touched(key, part) for _, key, part in plan.parts)
+            self._touched[asked, plan] = known
+        return known
 
     def _leads_to_fake(self, key: Any) -> bool:
         seen = set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..errors import ConfigurationError, MissingProviderError, ProviderError, ScopeCloseError
@@ -226,7 +226,7 @@ class Container(Infrastructure):
         return await plan.later(asker) if value is MISSING else value
 
     def fill(
-        self, scope: RequestScope, wanted: list[tuple[str, Any]], kwargs: dict[str, Any]
+        self, scope: RequestScope, wanted: Sequence[tuple[str, Any]], kwargs: dict[str, Any]
     ) -> bool:
         """Put among the arguments what is there already; whether that is all. For `inject`."""
         if scope._state is not OPEN:

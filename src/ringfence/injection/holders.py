@@ -37,6 +37,7 @@ class Holder(Claimant):
         owners: of what has clean-up, the manager or handle by which it is finalised early.
     """
 
+    made: dict[Plan, Any]
     pending: dict[Plan, Pending] | None = None
     owners: dict[Plan, Any] | None = None
     scope: Any = None  # whose they are, if they are one scope's
@@ -71,8 +72,6 @@ class Holder(Claimant):
     def keep(self, plan: Plan, value: Any) -> Any:
         """Have an object from now on; if there is one already, that."""
         return self.made.setdefault(plan, value)
-
-    made: dict[Plan, Any]
 
     def disown(self) -> None:
         """Give up in the registry what it owns."""

@@ -370,4 +370,10 @@ def made_of(provider: Provider, key: Any, parts: tuple[Part, ...]) -> Plan:
 
 def reaches(plan: Plan, other: Plan) -> bool:
     """Whether `plan` is the other, or was made with what is."""
-    return plan is other or any(reaches(part, other) for _, _, part in plan.parts)
+    seen, todo = {plan}, [plan]
+    while todo:
+        for _, _, part in todo.pop().parts:
+            if part not in seen:
+                seen.add(part)
+                todo.append(part)
+    return other in seen
