@@ -223,6 +223,17 @@ def _services_here() -> tuple[Any, Any]:
     return scope, services
 
 
+def _is_filled(needs: Needs, kwargs: dict[str, Any]) -> bool:
+    """Put what is there already among the arguments; whether that is all."""
+    scope = _get()
+    recipes: Any = None if scope is None else scope._recipes
+    services = None if recipes is None else recipes.services
+    if services is None:
+        return False
+    filled: bool = services.fill(scope, needs.wanted or needs.pairs(), kwargs)
+    return filled
+
+
 async def fill(needs: Needs, kwargs: dict[str, Any]) -> None:
     """Put what is needed among the arguments by name."""
     scope, services = _services_here()
@@ -261,10 +272,7 @@ def _around_coroutine(target: Any, needs: Needs) -> Any:
     async def injected(*args: Any, **kwargs: Any) -> Any:
         if len(args) > kept:
             args = needs.placed(args, kwargs)
-        scope = _get()
-        recipes: Any = None if scope is None else scope._recipes
-        services = None if recipes is None else recipes.services
-        if services is None or not services.fill(scope, needs.wanted or needs.pairs(), kwargs):
+        if not _is_filled(needs, kwargs):
             await fill(needs, kwargs)
         return await target(*args, **kwargs)
 
@@ -275,7 +283,8 @@ def _around_call(target: Any, needs: Needs) -> Any:
     def injected(*args: Any, **kwargs: Any) -> Any:
         if len(args) > needs.kept:
             args = needs.placed(args, kwargs)
-        fill_now(needs, kwargs)
+        if not _is_filled(needs, kwargs):
+            fill_now(needs, kwargs)
         return target(*args, **kwargs)
 
     return injected

@@ -185,7 +185,7 @@ def _made_once(scope: RequestScope, kind: str, make: Any) -> Any:
     """One object for a whole request. It is not the handler's own, which Starlette makes later."""
     found = asgi.conversation_of(scope, kind)
     if make not in found.objects:
-        ends = () if make is HTTPConnection else (found.exchange.receive, found.send)
+        ends: Any = () if make is HTTPConnection else (found.exchange.receive, found.send)
         found.objects[make] = make(found.scope, *ends)
     made = found.objects[make]
     if make is WebSocket and found.exchange.is_started:  # the handler has accepted it
