@@ -9,7 +9,9 @@ from typing import Any
 __all__ = ["main"]
 
 # name -> (the extra it needs, one line for --help); `command` of the module so named is run
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "migrate": ("migrate", "Move a code base from the two older context classes onto ringfence."),
+}
 
 
 def main() -> None:

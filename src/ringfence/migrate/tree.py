@@ -1,0 +1,136 @@
+"""A parsed file: its nodes in order, where each stands, and in which scope of names."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import libcst as cst
+from libcst.metadata import ByteSpanPositionProvider, MetadataWrapper
+
+from .findings import Edit, Finding
+from .source import Source, UnreadableError
+
+__all__ = ["Tree", "dotted", "literal"]
+
+_SPACES = (
+    cst.BaseParenthesizableWhitespace,
+    cst.Comma,
+    cst.EmptyLine,
+    cst.LeftParen,
+    cst.RightParen,
+    cst.Semicolon,
+    cst.TrailingWhitespace,
+)
+
+
+class Tree:
+    """
+    One file, parsed. Lives while it is examined.
+
+    Attributes:
+        source: its text.
+        nodes: every node, outer ones first.
+        parent: node → the node around it.
+        module: the root.
+
+    Raises:
+        UnreadableError: it cannot be parsed, or not without losing something.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        text = source.utf8.decode()
+        try:
+            self.module = cst.parse_module(text)
+            wrapper = MetadataWrapper(self.module, unsafe_skip_copy=True)
+            self._spans = wrapper.resolve(ByteSpanPositionProvider)
+            self.nodes: list[cst.CSTNode] = []
+            self.parent: dict[cst.CSTNode, cst.CSTNode] = {}
+            self._walk(self.module)
+        except cst.ParserSyntaxError as error:
+            raise UnreadableError("RM901", f"not parsed: {error.message}", error.raw_line) from None
+        except RecursionError:
+            raise UnreadableError("RM901", "not parsed: nested too deeply") from None
+        if self.module.code != text:
+            raise UnreadableError("RM903", "the parser loses a character of it, as a form feed")
+
+    def _walk(self, node: cst.CSTNode) -> None:
+        self.nodes.append(node)
+        for child in children(node):
+            self.parent[child] = node
+            self._walk(child)
+
+    def start(self, node: cst.CSTNode) -> int:
+        """The offset at which a node begins."""
+        return int(self._spans[node].start)
+
+    def end(self, node: cst.CSTNode) -> int:
+        """The offset at which it ends."""
+        span = self._spans[node]
+        return int(span.start + span.length)
+
+    def code(self, node: cst.CSTNode) -> str:
+        """The text of a node."""
+        return self.source.utf8[self.start(node) : self.end(node)].decode()
+
+    def around(self, node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+        """The nodes around a node, the nearest first."""
+        while node in self.parent:
+            node = self.parent[node]
+            yield node
+
+    def replace(self, node: cst.CSTNode, text: str) -> Edit:
+        """The edit that replaces a node."""
+        return Edit(self.start(node), self.end(node), text)
+
+    def finding(self, code: str, node: cst.CSTNode, *edits: Edit, reason: str = "") -> Finding:
+        """What was found at a node; with a reason it needs a person, and nothing is edited."""
+        start = self.start(node)
+        line = self.source.utf8.count(b"\n", 0, start) + 1
+        begin = self.source.utf8.rfind(b"\n", 0, start) + 1
+        end = self.source.utf8.find(b"\n", start)
+        text = self.source.utf8[begin : end if end >= 0 else None].decode().strip()
+        return Finding(code, line, text, reason, () if reason else edits)
+
+
+@functools.cache
+def _fields(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(
+        field.name
+        for field in dataclasses.fields(kind)
+        if not field.name.startswith(("whitespace", "lpar", "rpar", "leading_", "lines_"))
+    )
+
+
+def children(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    """The nodes directly within a node, in the order of the text, without white space."""
+    for name in _fields(type(node)):
+        value = getattr(node, name)
+        if isinstance(value, cst.CSTNode):
+            if not isinstance(value, _SPACES):
+                yield value
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            for part in value:
+                if isinstance(part, cst.CSTNode) and not isinstance(part, _SPACES):
+                    yield part
+
+
+def dotted(node: cst.CSTNode | None) -> str | None:
+    """The dotted name that an expression is, if it is one."""
+    if isinstance(node, cst.Name):
+        return node.value
+    if isinstance(node, cst.Attribute):
+        above = dotted(node.value)
+        return above and f"{above}.{node.attr.value}"
+    return None
+
+
+def literal(node: cst.CSTNode | None) -> str | None:
+    """The text of a string literal."""
+    if isinstance(node, cst.SimpleString):
+        value = node.evaluated_value
+        return value if isinstance(value, str) else None
+    return None
