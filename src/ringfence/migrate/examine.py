@@ -8,9 +8,15 @@ from pathlib import Path
 
 import libcst as cst
 
+from .attributes import attributes, builtins
+from .children import children_made
 from .config import Config
+from .constructors import constructors
 from .findings import Finding
+from .functions import functions
 from .imports import imports
+from .laws import laws
+from .metadata import metadata
 from .names import Names
 from .source import Source, UnreadableError, decode
 from .strings import strings
@@ -19,7 +25,17 @@ from .tree import Tree
 __all__ = ["examine", "mentions", "own_module"]
 
 Rule = Callable[[Names, cst.CSTNode], Iterable[Finding]]
-RULES_ASKED: tuple[Rule, ...] = (imports, strings)
+RULES_ASKED: tuple[Rule, ...] = (
+    imports,
+    strings,
+    constructors,
+    children_made,
+    functions,
+    metadata,
+    attributes,
+    builtins,
+    laws,
+)
 _WAIVED = re.compile(rb"#\s*ringfence:\s*reviewed\b((?:[\s,]*RM\d{3})*)")
 
 
@@ -44,7 +60,8 @@ def _words(config: Config) -> re.Pattern[bytes]:
 
 def own_module(parts: tuple[str, ...], config: Config) -> bool:
     """Whether a file, by the parts of its path, is an old module itself."""
-    return config.legacy_names(".".join(parts)) is not None
+    inside = parts[:-1] if parts[-1:] == ("__init__",) else parts
+    return config.legacy_names(".".join(inside)) is not None
 
 
 def examine(path: Path, data: bytes, config: Config) -> list[Finding]:

@@ -6,7 +6,7 @@ import attrs
 
 from .rules import AUTOMATIC, NOTE, PERSON, RULES
 
-__all__ = ["Edit", "FileReport", "Finding", "apply"]
+__all__ = ["Edit", "FileReport", "Finding", "apart", "apply"]
 
 
 @attrs.frozen
@@ -60,24 +60,29 @@ class FileReport:
     findings: tuple[Finding, ...]
 
 
-def apply(data: bytes, findings: list[Finding]) -> bytes:
-    """
-    The text with the findings' edits made, all of a finding's or none.
-
-    Where findings overlap the first to begin is made; the others are found again in the next
-    round.
-
-    >>> one, two = (Finding("RM201", 1, "", edits=(Edit(at, at + 3, text),))
-    ...             for at, text in ((4, "2"), (0, "1")))
-    >>> apply(b"one two", [one, two])
-    b'1 2'
-    """
+def apart(findings: list[Finding]) -> list[Finding]:
+    """Findings whose edits do not overlap: of those that do, the first to begin."""
     made: list[Edit] = []
+    chosen = []
     for finding in sorted(findings, key=lambda finding: min(e.start for e in finding.edits)):
         if not any(_overlap(edit, other) for edit in finding.edits for other in made):
             made += finding.edits
+            chosen.append(finding)
+    return chosen
+
+
+def apply(data: bytes, findings: list[Finding]) -> bytes:
+    """
+    The text with the edits of findings made, which have to be apart.
+
+    >>> one, two = (Finding("RM201", 1, "", edits=(Edit(at, at + 3, text),))
+    ...             for at, text in ((4, "2"), (0, "1")))
+    >>> apply(b"one two", apart([one, two]))
+    b'1 2'
+    """
     parts, end = [], 0
-    for edit in sorted(made, key=lambda edit: edit.start):
+    edits = [edit for finding in findings for edit in finding.edits]
+    for edit in sorted(edits, key=lambda edit: edit.start):
         parts += [data[end : edit.start], edit.text.encode()]
         end = edit.end
     return b"".join([*parts, data[end:]])

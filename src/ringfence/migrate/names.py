@@ -113,7 +113,7 @@ class Names:
             whole = name if node.asname else bound
             self._add(scope, bound, Binding("module", node, scope, whole))
         elif isinstance(node, (cst.FunctionDef, cst.ClassDef)):
-            how = "function" if isinstance(node, cst.FunctionDef) else "other"
+            how = "function" if isinstance(node, cst.FunctionDef) else "class"
             outside = self._outside(node)
             self._add(outside, node.name.value, Binding(how, node, outside))
         elif isinstance(node, cst.Param):
@@ -179,7 +179,7 @@ class Names:
             return None  # it is made of itself
         self._asked.add(id(node))
         try:
-            return self._of(node, self.scopes[node] if node in self.scopes else self.root)
+            return self._of(node, self.scopes.get(node, self.root))
         finally:
             self._asked.discard(id(node))
 
@@ -228,10 +228,20 @@ class Names:
             return Meaning("module", binding.module)
         if binding.how == "function" and isinstance(node, cst.FunctionDef):
             return Meaning("function", "", name)
+        if binding.how == "class" and isinstance(node, cst.ClassDef):
+            return self._derived(node, binding.scope)
         if binding.how == "annotation" and node is not None:
             return self.annotated(node, binding.scope)
         if binding.how == "value" and node is not None:
             return self.of(node)
+        return None
+
+    def _derived(self, node: cst.ClassDef, scope: Scope) -> Meaning | None:
+        """A subclass of the class is made and used like it."""
+        for base in node.bases:
+            meaning = self._of(base.value, scope)
+            if meaning is not None and meaning.what == "class":
+                return meaning
         return None
 
     def _imported(self, module: str, name: str) -> Meaning | None:
@@ -262,9 +272,23 @@ class Names:
         return self._member(value.module, node.attr.value)
 
     def _member(self, module: str, name: str) -> Meaning | None:
-        if self.config.is_legacy(module, name) or module in SUCCESSORS and name != "legacy":
+        if self.config.is_legacy(module, name) or (module in SUCCESSORS and name != "legacy"):
             return self._named(module, name)
         return Meaning("module", f"{module}.{name}")
+
+    def is_annotated_otherwise(self, node: cst.CSTNode) -> bool:
+        """Whether a name is annotated as something that is not a context."""
+        if not isinstance(node, cst.Name):
+            return False
+        scope: Scope | None = self.scopes.get(node)
+        while scope is not None and node.value not in scope.bindings:
+            scope = scope.parent
+        return scope is not None and all(
+            binding.how == "annotation"
+            and (dotted(binding.node) or "Any").rpartition(".")[2] not in ("Any", "object")
+            and profile.CLASS not in (dotted(binding.node) or "")
+            for binding in scope.bindings[node.value]
+        )
 
     def _of_call(self, node: cst.Call) -> Meaning | None:
         made = self.of(node.func)
@@ -347,9 +371,7 @@ def _bound(node: Any) -> Iterator[tuple[cst.CSTNode, str, cst.CSTNode | None]]:
         yield node.target, "value", node.value
     elif isinstance(node, cst.WithItem) and node.asname is not None:
         yield node.asname.name, "value", node.item
-    elif isinstance(node, (cst.For, cst.CompFor)):
-        yield node.target, "other", None
-    elif isinstance(node, cst.AugAssign):
+    elif isinstance(node, (cst.For, cst.CompFor, cst.AugAssign)):
         yield node.target, "other", None
     elif isinstance(node, cst.ExceptHandler) and node.name is not None:
         yield node.name.name, "other", None

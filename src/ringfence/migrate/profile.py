@@ -53,16 +53,16 @@ RECEIVERS = (
 AUDIT_KEYS = (
     "child_created_at",
     "client_ip",
-    "content_type",
-    "method",
     "traceparent",
-    "url",
     "user_agent",
     "x_correlation_id",
     "x_request_id",
     "x_trace_id",
 )
-"""Keys that ringfence itself writes into `audit_metadata` only."""
+"""Keys that ringfence itself writes into `audit_metadata` only, and nobody uses for his own data.
+
+Not `method`, `url` and `content_type`: agents use such words for their work as well.
+"""
 AGENT_KEYS = ("operation_name", "parent_operation", "session_id")
 """Keys that ringfence and its compatibility layer write into `agent_context`."""
 LINEAGE_KEYS = frozenset({"operation_depth", "parent_request_id"})

@@ -14,9 +14,9 @@ from . import git
 from .config import Config
 from .examine import examine, examine_source, own_module
 from .files import root_of
-from .findings import Finding, apply
+from .findings import Finding, apart, apply
 from .journal import Entry, Journal, home_of
-from .rules import NOTE
+from .rules import AUTOMATIC, NOTE
 from .scan import Found, Report, Tell, candidates, counting, report
 from .source import UnreadableError, decode, read, refuse_unparsed
 from .workers import spread
@@ -98,7 +98,7 @@ def _rounds(path: Path, data: bytes, config: Config, phase: str) -> Change:
     made: Counter[str] = Counter()
     for _ in range(ROUNDS):
         found = examine_source(source, package, config)
-        doing = [finding for finding in found if finding.edits and finding.phase == phase]
+        doing = apart([one for one in found if one.edits and one.phase == phase])
         if not doing:
             return Change(path, data, source.encode(source.utf8), made, tuple(found))
         edited = apply(source.utf8, doing)
@@ -124,24 +124,27 @@ def plan(
     What a phase makes of the files at or below a path. Nothing is written.
 
     Raises:
-        ConfigurationError: the last phase, while something of the old vocabulary is left.
+        ConfigurationError: a later phase, while something of those before it is left.
     """
     seen, found = candidates(path, config)
     work = functools.partial(_planned, config=config, phase=phase)
     changes = spread(work, found, _died, counting(tell, len(found)))
     left = report(root_of(path), seen, found, [list(change.left) for change in changes], config)
-    if phase == "removal":
-        _refuse_too_early(left)
+    _refuse_too_early(left, phase)
     return Rewriting(phase, left, tuple(change for change in changes if change.is_changed))
 
 
-def _refuse_too_early(left: Report) -> None:
-    used = left.left("calls")
+def _refuse_too_early(left: Report, phase: str) -> None:
+    """Calls of ringfence.legacy are not for the old classes, nor is ringfence for old calls."""
+    if phase == "calls":
+        used = [site for site in left.left("imports") if site[1].kind == AUTOMATIC]
+    else:
+        used = left.left("calls") if phase == "removal" else []
     if used:
         file, finding = used[0]
         raise ConfigurationError(
-            f"{len(used)} uses of the old vocabulary are left, the first in "
-            f"`{file.path}:{finding.line}` ({finding.code}).",
+            f"The phase `{phase}` is too early: {len(used)} uses of the phases before it are "
+            f"left, the first in `{file.path}:{finding.line}` ({finding.code}).",
             "Deal with them first; `ringfence migrate scan` lists them.",
         )
 

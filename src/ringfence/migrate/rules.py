@@ -77,6 +77,8 @@ RULES: dict[str, Rule] = {
               "and request ids of its own, a child keeps the thread"),
         _rule("RM212", "with_websocket_connection_supervisor", "with_websocket_connection"),
         _rule("RM213", "clear_shared_objects", "clear_shared_object_registry"),
+        _rule("RM214", "an audited key in agent_context=", "needs a person: the configuration has "
+              "it in audit-keys, where it is looked for"),
         # --- attributes
         _rule("RM301", "websocket_connection_id read", "websocket_client_id"),
         _rule("RM302", "an old name in getattr, hasattr or setattr", "the new name in getattr and "

@@ -41,8 +41,7 @@ def read(path: Path) -> bytes:
     """
     The bytes of a file.
 
-    Raises:
-        UnreadableError: there are none to be had.
+    Raises `UnreadableError` if there are none to be had.
     """
     try:
         return path.read_bytes()
@@ -54,8 +53,7 @@ def decode(data: bytes) -> Source:
     """
     The text of a file by its byte order mark and its PEP 263 cookie, which has to be Python.
 
-    Raises:
-        UnreadableError: it is no text, or this Python cannot parse it.
+    Raises `UnreadableError` if it is no text, or this Python cannot parse it.
     """
     if b"\0" in data:
         raise UnreadableError("RM902", "it holds null bytes")
@@ -74,8 +72,7 @@ def refuse_unparsed(data: bytes) -> None:
     """
     Python's own parser first: it is fast, and says no where others would fall over.
 
-    Raises:
-        UnreadableError: it says no.
+    Raises `UnreadableError` if it says no.
     """
     try:
         with warnings.catch_warnings():

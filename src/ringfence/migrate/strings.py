@@ -8,7 +8,7 @@ import libcst as cst
 
 from . import profile
 from .findings import Edit, Finding
-from .imports import LEGACY
+from .moved import LEGACY
 from .names import Names
 from .tree import dotted, literal
 
@@ -30,7 +30,7 @@ def strings(names: Names, node: cst.CSTNode) -> Iterator[Finding]:
     text = literal(node)
     if text is None or not _is_dotted(text):
         return
-    module, name, rest = _divided(names, text)
+    module, name = _divided(names, text)
     if module is None or _is_annotation(names, node):
         return
     reason = _reason(names, node, module, name)
@@ -45,15 +45,15 @@ def _is_dotted(text: str) -> bool:
     return "." in text and all(part.isidentifier() for part in text.split("."))
 
 
-def _divided(names: Names, text: str) -> tuple[str | None, str, str]:
-    """The old module that the path begins with, the name in it, and what follows that."""
+def _divided(names: Names, text: str) -> tuple[str | None, str]:
+    """The old module that the path begins with, and the name in it."""
     parts = text.split(".")
     for count in range(len(parts), 0, -1):
         module = ".".join(parts[:count])
         if names.config.legacy_names(module) is not None:
             name = parts[count] if count < len(parts) else ""
-            return module, name, ".".join(parts[count + 1 :])
-    return None, "", ""
+            return module, name
+    return None, ""
 
 
 def _is_annotation(names: Names, node: cst.CSTNode) -> bool:

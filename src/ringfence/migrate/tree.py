@@ -36,8 +36,7 @@ class Tree:
         parent: node → the node around it.
         module: the root.
 
-    Raises:
-        UnreadableError: it cannot be parsed, or not without losing something.
+    Raises `UnreadableError` if it cannot be parsed, or not without losing something.
     """
 
     def __init__(self, source: Source) -> None:
@@ -49,6 +48,7 @@ class Tree:
             self._spans = wrapper.resolve(ByteSpanPositionProvider)
             self.nodes: list[cst.CSTNode] = []
             self.parent: dict[cst.CSTNode, cst.CSTNode] = {}
+            self._places: dict[cst.CSTNode, tuple[int, int]] = {}
             self._walk(self.module)
         except cst.ParserSyntaxError as error:
             raise UnreadableError("RM901", f"not parsed: {error.message}", error.raw_line) from None
@@ -58,10 +58,12 @@ class Tree:
             raise UnreadableError("RM903", "the parser loses a character of it, as a form feed")
 
     def _walk(self, node: cst.CSTNode) -> None:
+        place = len(self.nodes)
         self.nodes.append(node)
         for child in children(node):
             self.parent[child] = node
             self._walk(child)
+        self._places[node] = (place, len(self.nodes))
 
     def start(self, node: cst.CSTNode) -> int:
         """The offset at which a node begins."""
@@ -76,11 +78,23 @@ class Tree:
         """The text of a node."""
         return self.source.utf8[self.start(node) : self.end(node)].decode()
 
+    def inside(self, node: cst.CSTNode) -> list[cst.CSTNode]:
+        """The nodes within a node."""
+        place, end = self._places[node]
+        return self.nodes[place + 1 : end]
+
     def around(self, node: cst.CSTNode) -> Iterator[cst.CSTNode]:
         """The nodes around a node, the nearest first."""
         while node in self.parent:
             node = self.parent[node]
             yield node
+
+    def quoted(self, node: cst.CSTNode, text: str) -> str:
+        """A string literal that may stand where a node stands: in an f-string, the other quote."""
+        for around in self.around(node):
+            if isinstance(around, cst.FormattedString):
+                return f"'{text}'" if '"' in around.start else f'"{text}"'
+        return f'"{text}"'
 
     def replace(self, node: cst.CSTNode, text: str) -> Edit:
         """The edit that replaces a node."""
