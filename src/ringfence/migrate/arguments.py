@@ -83,7 +83,10 @@ class Arguments:
             return [], reason
         start = self.tree.start(there.value) + 1
         comma = ", " if keys else ""
-        return [Edit(start, start, entry + comma), removal], ""
+        edits = [Edit(start, start, entry + comma), removal]
+        if there.keyword is not None:  # nobody else may rename the literal in the same round
+            edits.append(self.tree.replace(there.keyword, there.keyword.value))
+        return edits, ""
 
     def _without(self, arg: cst.Arg) -> tuple[Edit, str]:
         """The edit that takes an argument out, with the comma that goes with it."""

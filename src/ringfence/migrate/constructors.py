@@ -50,7 +50,7 @@ def _made(names: Names, node: cst.Call, made: Meaning, parameters: list[str]) ->
     for name, arg in given.keywords.items():
         if name not in parameters and name not in OLD:
             yield tree.finding("RM206", arg, reason=f"`{name}=`: no class has it")
-    if len(given.positional) > 3 and made.module != "ringfence":
+    if len(given.positional) > 3 and parameters is CLASS and made.module != "ringfence":
         yield from _fourth(names, given)
     yield from _renamed(names, given)
     yield from _split(names, given, "created_at" in parameters)

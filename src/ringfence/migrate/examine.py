@@ -25,17 +25,16 @@ from .tree import Tree
 __all__ = ["examine", "mentions", "own_module"]
 
 Rule = Callable[[Names, cst.CSTNode], Iterable[Finding]]
-RULES_ASKED: tuple[Rule, ...] = (
-    imports,
-    strings,
-    constructors,
-    children_made,
-    functions,
-    metadata,
-    attributes,
-    builtins,
-    laws,
-)
+RULES_ASKED: dict[type[cst.CSTNode], tuple[Rule, ...]] = {
+    cst.Attribute: (functions, metadata, attributes),
+    cst.Call: (constructors, children_made, builtins, laws),
+    cst.FunctionDef: (laws,),
+    cst.Import: (imports,),
+    cst.ImportAlias: (functions,),
+    cst.ImportFrom: (imports,),
+    cst.SimpleString: (strings,),
+}
+"""Which rules have something to say of which nodes."""
 _WAIVED = re.compile(rb"#\s*ringfence:\s*reviewed\b((?:[\s,]*RM\d{3})*)")
 
 
@@ -89,7 +88,7 @@ def examine_source(source: Source, package: tuple[str, ...], config: Config) -> 
     """What is to be said of a text, in a package."""
     try:
         names = Names(Tree(source), config, package)
-        found = [finding for node in names.tree.nodes for rule in RULES_ASKED
+        found = [finding for node in names.tree.nodes for rule in RULES_ASKED.get(type(node), ())
                  for finding in rule(names, node)]  # fmt: skip
     except RecursionError:
         raise UnreadableError("RM901", "not parsed: nested too deeply") from None

@@ -23,8 +23,17 @@ FROM_CONTEXT = frozenset(
     "create_child_context create_supervisor_style_child_context create_child_context_supervisor "
     "with_db_session with_websocket_connection with_websocket_connection_supervisor".split()
 )
-_Functions = (cst.FunctionDef, cst.Lambda)
-_Comprehensions = (cst.ListComp, cst.SetComp, cst.DictComp, cst.GeneratorExp)
+_OPENING = frozenset({
+    cst.ClassDef, cst.DictComp, cst.FunctionDef, cst.GeneratorExp, cst.Lambda, cst.ListComp,
+    cst.SetComp,
+})  # fmt: skip
+"""Nodes with names of their own."""
+_BINDING = frozenset({
+    cst.AnnAssign, cst.Assign, cst.AugAssign, cst.ClassDef, cst.CompFor, cst.ExceptHandler,
+    cst.For, cst.FunctionDef, cst.ImportAlias, cst.ImportFrom, cst.NamedExpr, cst.Param,
+    cst.WithItem,
+})  # fmt: skip
+"""Nodes that give names a value."""
 
 
 @attrs.frozen
@@ -86,13 +95,16 @@ class Names:
             around = self.scopes[tree.parent[node]]
             self.scopes[node] = self._opened(node, around)
         for node in tree.nodes:
-            self._bind(node)
+            if type(node) in _BINDING:
+                self._bind(node)
 
     def _opened(self, node: cst.CSTNode, around: Scope) -> Scope:
         parent = self.tree.parent[node]
-        if isinstance(parent, (cst.FunctionDef, cst.ClassDef)) and node in parent.decorators:
+        if type(node) is cst.Decorator and isinstance(parent, (cst.FunctionDef, cst.ClassDef)):
             return self._outside(parent)
-        if isinstance(node, (cst.ClassDef, *_Functions, *_Comprehensions)):
+        if type(parent) is cst.Param and around.parent is not None:
+            return around.parent  # defaults and annotations belong outside
+        if type(node) in _OPENING:
             return Scope(node, around)
         return around
 

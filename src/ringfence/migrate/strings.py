@@ -31,7 +31,7 @@ def strings(names: Names, node: cst.CSTNode) -> Iterator[Finding]:
     if text is None or not _is_dotted(text):
         return
     module, name = _divided(names, text)
-    if module is None or _is_annotation(names, node):
+    if module is None or _is_annotation(names, node) or _stays(names, module, name):
         return
     reason = _reason(names, node, module, name)
     start = names.tree.start(node) + len(node.prefix) + len(node.quote)
@@ -56,6 +56,10 @@ def _divided(names: Names, text: str) -> tuple[str | None, str]:
     return None, ""
 
 
+def _stays(names: Names, module: str, name: str) -> bool:
+    return name != "" and not names.config.is_legacy(module, name)
+
+
 def _is_annotation(names: Names, node: cst.CSTNode) -> bool:
     return any(isinstance(around, cst.Annotation) for around in names.tree.around(node))
 
@@ -66,8 +70,6 @@ def _reason(names: Names, node: cst.CSTNode, module: str, name: str) -> str:
     wanted = names.config.legacy_names(module)
     if not name and wanted != profile.ALL:
         return f"part of `{module}` stays where it is"
-    if name and not names.config.is_legacy(module, name):
-        return f"`{name}` stays where it is" if wanted != profile.ALL else ""
     if name and name not in profile.EXPORTED:
         return f"ringfence.legacy has no `{name}`: what was patched there is elsewhere now"
     return ""
