@@ -103,7 +103,7 @@ class Names:
         if type(node) is cst.Decorator and isinstance(parent, (cst.FunctionDef, cst.ClassDef)):
             return self._outside(parent)
         if type(parent) is cst.Param and around.parent is not None:
-            return around.parent  # defaults and annotations belong outside
+            around = around.parent  # defaults and annotations belong outside
         if type(node) in _OPENING:
             return Scope(node, around)
         return around

@@ -119,10 +119,14 @@ def _fields(kind: type[Any]) -> tuple[str, ...]:
     )
 
 
-@functools.cache
-def _is_node(kind: Any) -> bool:
+_nodes: dict[type, bool] = {}
+
+
+def _is_node(kind: type) -> bool:
     """By type and remembered: nodes are abstract classes, of which `isinstance` is slow."""
-    return issubclass(kind, cst.CSTNode) and not issubclass(kind, _SPACES)
+    if kind not in _nodes:
+        _nodes[kind] = issubclass(kind, cst.CSTNode) and not issubclass(kind, _SPACES)
+    return _nodes[kind]
 
 
 def children(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
