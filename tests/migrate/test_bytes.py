@@ -86,14 +86,14 @@ def test_empty_files(data: bytes) -> None:
 
 def test_ten_thousand_lines() -> None:
     body = "\n".join(f"def f{n}(a, b):\n    return a + b * {n}\n" for n in range(3_400))
-    data = f"{OLD}\n{body}\nc = UserExecutionContext('u', 't', 'r')\n".encode()
+    last = "c = UserExecutionContext('u', 't', 'r'); c.websocket_connection_id"
+    data = f"{OLD}\n{body}\n{last}\n".encode()
     assert data.count(b"\n") > 10_000
-    after = _imports(data)
-    assert after == data.replace(OLD.encode(), NEW.encode())
-    found = examine(PATH, data + b"c.websocket_connection_id", Config())
-    assert [(one.code, one.line) for one in found] == [
-        ("RM101", 1),
-        ("RM301", data.count(b"\n") + 1),
+    change = rewritten(PATH, data, Config(), "imports")
+    assert change.after == data.replace(OLD.encode(), NEW.encode())
+    assert [(one.code, one.line) for one in change.left] == [
+        ("RM121", 1),
+        ("RM301", data.count(b"\n")),
     ]
 
 
