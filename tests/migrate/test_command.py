@@ -1,4 +1,4 @@
-"""`ringfence migrate` as people and pipelines run it: real processes, their output and exit codes."""
+"""`ringfence migrate` as people and pipelines run it: real processes, and their exit codes."""
 
 from __future__ import annotations
 
@@ -233,7 +233,13 @@ def test_a_fault_of_our_own_exits_3(project: Path, tmp_path: Path) -> None:
 
 def test_help_teaches(tmp_path: Path) -> None:
     said = _run("--help", cwd=tmp_path).stdout
-    for words in ("--phase imports --diff", "verify .", "rollback", "Exit codes:", "3  a rewriting"):
+    for words in (
+        "--phase imports --diff",
+        "verify .",
+        "rollback",
+        "Exit codes:",
+        "3  a rewriting",
+    ):
         assert words in said
     for command in ("scan", "rewrite", "verify", "rollback"):
         assert "Exits 0" in _run(command, "--help", cwd=tmp_path).stdout

@@ -84,7 +84,9 @@ for file, finding in scan(Path(sys.argv[1]), Config()).findings():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions.")
 def test_what_may_not_be_read_is_reported(tmp_path: Path) -> None:
-    folder = Path(tempfile.gettempdir(), f"ringfence-unreadable-{os.getpid()}")  # others may not enter tmp_path
+    folder = Path(
+        tempfile.gettempdir(), f"ringfence-unreadable-{os.getpid()}"
+    )  # others may not enter tmp_path
     try:
         trees.write(folder, {"a.py": OLD, "b.py": OLD})
         (folder / "a.py").chmod(0)

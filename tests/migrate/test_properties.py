@@ -33,7 +33,14 @@ CALLS = (
 )
 KEYWORDS = ("metadata", "agent_context", "session_id", "websocket_connection_id",
             "additional_metadata", "run_id ", "audit_metadata")  # fmt: skip
-LEAVES = ("1", "ctx.websocket_connection_id", "ctx.session_id", "'é'", "ctx.metadata", "(ctx).metadata")
+LEAVES = (
+    "1",
+    "ctx.websocket_connection_id",
+    "ctx.session_id",
+    "'é'",
+    "ctx.metadata",
+    "(ctx).metadata",
+)
 USES = (
     "ctx.metadata[{key!r}]",
     "ctx.metadata.get({key!r}, {value})",

@@ -9,10 +9,10 @@ import libcst as cst
 
 from .config import Config
 from .names import Names
-from .profile import LINEAGE_KEYS, RESERVED_KEYS
+from .profile import AMBIGUOUS_KEYS, LINEAGE_KEYS, RESERVED_KEYS
 from .tree import literal
 
-__all__ = ["AGENT", "AUDIT", "LINEAGE", "Divided", "divided", "home"]
+__all__ = ["AGENT", "AUDIT", "LINEAGE", "Divided", "divided", "home", "undecided", "written"]
 
 AGENT, AUDIT, LINEAGE = "agent_context", "audit_metadata", "lineage"
 
@@ -26,6 +26,11 @@ def home(key: str, config: Config) -> str | None:
     if key in config.agent_keys or config.other_keys == "agent":
         return AGENT
     return None
+
+
+def undecided(key: str) -> str:
+    """What is said of a key that nobody has assigned."""
+    return f"key '{key}' is in neither agent-keys nor audit-keys"
 
 
 @attrs.frozen
@@ -69,6 +74,8 @@ def divided(names: Names, node: cst.CSTNode) -> Divided:
             return Divided("not all of its keys are literals")
         if key in RESERVED_KEYS:
             return Divided(f"`{key}` is a field, and may not be a key")
+        if key in AMBIGUOUS_KEYS and home(key, names.config) is None:
+            return Divided(undecided(key))
         text = names.tree.code(element)
         if key in LINEAGE_KEYS:
             lineage.append((key, names.tree.code(element.value)))

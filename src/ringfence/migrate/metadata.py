@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import libcst as cst
 
 from .findings import Edit, Finding
-from .keys import AGENT, AUDIT, LINEAGE, home
+from .keys import AGENT, AUDIT, LINEAGE, home, undecided
 from .names import Names
 from .receivers import NAMED, doubt, receiver
 from .tree import literal
@@ -74,7 +74,7 @@ def _home(names: Names, key: str | None, code: str) -> tuple[str | None, str]:
         return None, "the key is known only when it runs"
     where = home(key, names.config)
     if where is None:
-        return None, f"key '{key}' is in neither agent-keys nor audit-keys"
+        return None, undecided(key)
     if where == LINEAGE and code == WRITTEN:
         return None, f"`{key}` is lineage, which cannot be written"
     return where, ""

@@ -59,10 +59,9 @@ AUDIT_KEYS = (
     "x_request_id",
     "x_trace_id",
 )
-"""Keys that ringfence itself writes into `audit_metadata` only, and nobody uses for his own data.
-
-Not `method`, `url` and `content_type`: agents use such words for their work as well.
-"""
+"""Keys that ringfence itself writes into `audit_metadata` only, and nobody uses otherwise."""
+AMBIGUOUS_KEYS = frozenset({"content_type", "method", "url"})
+"""It writes these too, but agents use such words for their own work: a person has to say."""
 AGENT_KEYS = ("operation_name", "parent_operation", "session_id")
 """Keys that ringfence and its compatibility layer write into `agent_context`."""
 LINEAGE_KEYS = frozenset({"operation_depth", "parent_request_id"})

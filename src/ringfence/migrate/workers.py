@@ -40,8 +40,7 @@ def spread(
     try:
         _in_a_pool(work, items, done, tell, count)
     except BrokenProcessPool:
-        for number in set(range(len(items))) - set(done):
-            done[number] = _told(_alone(work, items[number], died), tell)
+        _one_by_one(work, items, done, died, tell)
     return [done[number] for number in range(len(items))]
 
 
@@ -68,12 +67,17 @@ def _in_a_pool(
         pool.shutdown(cancel_futures=True)
 
 
-def _alone(
-    work: Callable[[_Item], _Result], item: _Item, died: Callable[[_Item], _Result]
-) -> _Result:
-    """In a process of its own, so that it takes no other with it."""
-    with _pool(1) as pool:
-        try:
-            return pool.submit(work, item).result()
-        except BrokenProcessPool:
-            return died(item)
+def _one_by_one(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], done: dict[int, _Result],
+    died: Callable[[_Item], _Result], tell: Callable[[], None],
+) -> None:  # fmt: skip
+    """In one process, which does them in order: the first that is not done is what it died of."""
+    while len(done) < len(items):
+        left = [number for number in range(len(items)) if number not in done]
+        with _pool(1) as pool:
+            try:
+                for number, future in [(n, pool.submit(work, items[n])) for n in left]:
+                    done[number] = _told(future.result(), tell)
+            except BrokenProcessPool:
+                guilty = next(number for number in left if number not in done)
+                done[guilty] = _told(died(items[guilty]), tell)
