@@ -93,7 +93,8 @@ print(ctx.metadata.get("plan", "none"))
 """,
     "lineage": HEAD
     + """
-ctx = UserExecutionContext("user-1", "thread-1", "run-1", metadata={"operation_depth": 2, "plan": 1})
+ctx = UserExecutionContext("user-1", "thread-1", "run-1",
+                           metadata={"operation_depth": 2, "plan": 1})
 child = ctx.create_child_context("op", {"plan": 2, "client_ip": "1.2.3.4"})
 print(ctx.metadata.get("operation_depth", 0), child.metadata["operation_depth"])
 print(child.metadata["parent_request_id"] == ctx.request_id, child.metadata["operation_name"])
@@ -110,7 +111,8 @@ print(ctx.create_supervisor_style_child_context("op", {"plan": 2}).metadata["pla
 """,
     "session": HEAD
     + """
-ctx = UserExecutionContext("user-1", "thread-1", "run-1", session_id="session-1", metadata={"plan": 1})
+ctx = UserExecutionContext("user-1", "thread-1", "run-1", session_id="session-1",
+                           metadata={"plan": 1})
 print(ctx.session_id, f"{ctx.session_id}", ctx.metadata["plan"])
 """,
     "imports": """
@@ -131,7 +133,8 @@ print(uec.validate_user_context(late()).user_id)
 print(netra.agents.supervisor.user_execution_context.validate_user_context(late()).user_id)
 """,
     "functions": """
-from netra.agents.supervisor.user_execution_context import validate_user_context, UserExecutionContext
+from netra.agents.supervisor.user_execution_context import UserExecutionContext, \\
+    validate_user_context
 
 def f(ctx: "UserExecutionContext") -> "UserExecutionContext":
     held = ctx
