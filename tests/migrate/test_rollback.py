@@ -174,6 +174,18 @@ def test_a_journal_cut_off_anywhere_tells_what_is_whole(project: Path) -> None:
         assert len(found.entries) == min(3, max(0, sum(end <= length for end in ends) - 1))
 
 
+def test_a_journal_cut_off_anywhere_can_be_rolled_back(project: Path) -> None:
+    before = trees.digest(project)
+    run = _rewrite(project)
+    (head, first, *_) = run.file.read_bytes().splitlines(keepends=True)
+    trees.write(project, {name: FILES[name] for name in ("b/crlf.py", "c.py")})
+    run.file.write_bytes(head + first + first[:20])
+    (found,) = journal.runs(project)
+    assert all(result.is_done for result in roll_back(found))
+    assert journal.runs(project) == []
+    assert trees.digest(project) == before
+
+
 def test_a_journal_that_was_changed_is_refused(project: Path) -> None:
     run = _rewrite(project)
     head, first, *rest = run.file.read_text().splitlines()

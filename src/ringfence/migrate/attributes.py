@@ -41,7 +41,7 @@ def attributes(names: Names, node: cst.CSTNode) -> Iterator[Finding]:
 
 def _reason(names: Names, node: cst.Attribute, code: str, written: bool, known: str) -> str:
     if code in ("RM308", "RM309"):
-        return RULES[code].does
+        return RULES[code].why
     if written:
         return "contexts are immutable: make another one"
     return doubt(names, node.value) if known == NAMED else ""
@@ -76,11 +76,11 @@ def builtins(names: Names, node: cst.CSTNode) -> Iterator[Finding]:
     if called in ("getattr", "hasattr", "setattr") and len(node.args) > 1:
         yield from _by_name(names, node, called, first)
     elif called == "object.__setattr__" and receiver(names, first):
-        yield names.tree.finding("RM310", node, reason=RULES["RM310"].does)
+        yield names.tree.finding("RM310", node, reason=RULES["RM310"].why)
     elif called in ("replace", "dataclasses.replace", "attrs.evolve") and receiver(names, first):
-        yield names.tree.finding("RM311", node, reason=RULES["RM311"].does)
+        yield names.tree.finding("RM311", node, reason=RULES["RM311"].why)
     elif called == "isinstance" and len(node.args) > 1 and _has_class(names, node.args[1].value):
-        yield names.tree.finding("RM312", node, reason=RULES["RM312"].does)
+        yield names.tree.finding("RM312", node, reason=RULES["RM312"].why)
 
 
 def _by_name(names: Names, node: cst.Call, called: str, first: cst.CSTNode) -> Iterator[Finding]:

@@ -29,12 +29,12 @@ def children_made(names: Names, node: cst.CSTNode) -> Iterator[Finding]:
         return
     meaning = names.of(func.value)
     if meaning is not None and meaning.is_factory and method == METHOD:
-        yield names.tree.finding("RM211", node, reason=RULES["RM211"].does)
+        yield names.tree.finding("RM211", node, reason=RULES["RM211"].why)
         return
     # these names are nobody else's, so what is not known to be a context is looked at as well
     reason = "" if receiver(names, func.value) == KNOWN else doubt(names, func.value)
     if method == "to_execution_context":
-        yield names.tree.finding("RM313", node, reason=RULES["RM313"].does)
+        yield names.tree.finding("RM313", node, reason=RULES["RM313"].why)
     elif method == SOCKET:
         edit = names.tree.replace(func.attr, "with_websocket_connection")
         yield names.tree.finding("RM212", func.attr, edit, reason=reason)
@@ -48,7 +48,7 @@ def _child(names: Names, node: cst.Call, func: cst.Attribute, doubted: str) -> I
         edit = tree.replace(func.attr, METHOD)
         yield tree.finding("RM210", func.attr, edit, reason=doubted)
     if given.is_starred:
-        yield tree.finding("RM205", node, reason=RULES["RM205"].does)
+        yield tree.finding("RM205", node, reason=RULES["RM205"].why)
         return
     yield from misplaced(names, given, "additional_agent_context")
     additions = _additions(names, given, func)

@@ -43,10 +43,10 @@ def constructors(names: Names, node: cst.CSTNode) -> Iterator[Finding]:
 def _made(names: Names, node: cst.Call, made: Meaning, parameters: list[str]) -> Iterator[Finding]:
     given, tree = Arguments(names, node), names.tree
     if given.is_starred:
-        yield tree.finding("RM205", node, reason=RULES["RM205"].does)
+        yield tree.finding("RM205", node, reason=RULES["RM205"].why)
         return
     if "run_id" not in given.keywords and len(given.positional) < 3:
-        yield tree.finding("RM204", node, reason="a run id cannot be invented")
+        yield tree.finding("RM204", node, reason=RULES["RM204"].why)
     for name, arg in given.keywords.items():
         if name not in parameters and name not in OLD:
             yield tree.finding("RM206", arg, reason=f"`{name}=`: no class has it")
@@ -75,7 +75,7 @@ def _fourth(names: Names, given: Arguments) -> Iterator[Finding]:
     """A literal string is the request id in every class that has one there."""
     arg = given.positional[3]
     if literal(arg.value) is None:
-        yield names.tree.finding("RM207", arg, reason=RULES["RM207"].does)
+        yield names.tree.finding("RM207", arg, reason=RULES["RM207"].why)
 
 
 def _renamed(names: Names, given: Arguments) -> Iterator[Finding]:

@@ -25,7 +25,7 @@ def imports(names: Names, node: cst.CSTNode) -> Iterator[Finding]:
             yield from moved(names, node, module)
         elif isinstance(node.names, cst.ImportStar):
             if legacy is not None:
-                yield names.tree.finding("RM105", node, reason=RULES["RM105"].does)
+                yield names.tree.finding("RM105", node, reason=RULES["RM105"].why)
         elif legacy is not None:
             yield from _from_old(names, node, module)
         else:

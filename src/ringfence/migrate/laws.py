@@ -25,9 +25,9 @@ DRIVEN = ("asynccontextmanager", "contextmanager", "fixture")
 def laws(names: Names, node: cst.CSTNode) -> Iterator[Finding]:
     """What is to be said of one task or generator."""
     if isinstance(node, cst.Call) and _begins_task(node) and _is_bound(names, node):
-        yield names.tree.finding("RM401", node, reason=RULES["RM401"].does)
+        yield names.tree.finding("RM401", node, reason=RULES["RM401"].why)
     elif isinstance(node, cst.FunctionDef) and _carries_context(names, node):
-        yield names.tree.finding("RM402", node.name, reason=RULES["RM402"].does)
+        yield names.tree.finding("RM402", node.name, reason=RULES["RM402"].why)
 
 
 def _begins_task(node: cst.Call) -> bool:

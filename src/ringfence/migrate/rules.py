@@ -30,6 +30,14 @@ class Rule:
     does: str
     is_note: bool = False
 
+    @property
+    def why(self) -> str:
+        """Why it needs a person, or is for review; empty where a rewriting decides it."""
+        for beginning in ("needs a person: ", "for review: "):
+            if self.does.startswith(beginning):
+                return self.does.removeprefix(beginning)
+        return ""
+
 
 def _rule(code: str, title: str, does: str, is_note: bool = False) -> Rule:
     phase = "imports" if code < "RM110" else "calls" if code < "RM900" else "imports"
