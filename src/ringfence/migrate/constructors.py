@@ -14,7 +14,7 @@ from .tree import literal
 
 __all__ = ["constructors"]
 
-REQUEST = (
+REQUEST: list[str] = (
     "user_id thread_id run_id request_id db_session websocket_client_id agent_context "
     "audit_metadata"
 ).split()

@@ -8,10 +8,18 @@ import libcst as cst
 
 from . import profile
 from .findings import Edit, Finding
-from .moved import LEGACY, cannot_be_split, indent_at, module_edit, moved, newline_at
+from .moved import (
+    LEGACY,
+    cannot_be_split,
+    indent_at,
+    module_edit,
+    moved,
+    moved_module,
+    newline_at,
+)
 from .names import Names
 from .rules import RULES
-from .tree import dotted
+from .uses import in_annotations, is_attribute_name, is_in_import, members, uses
 
 __all__ = ["imports"]
 
@@ -131,20 +139,14 @@ def _module_of_package(
 
 def _foreign_members(names: Names, module: str, bound: str) -> str:
     """A module that moves as a whole must not be used for what stays where it is."""
-    for used in sorted(_members(names, bound)):
+    for used in sorted(members(names, bound), key=str):
+        if used is None:
+            return f"`{bound}` itself is handed on"
         if not names.config.is_legacy(module, used):
             return f"`{used}` of `{module}` is used as well, and stays where it is"
         if used not in profile.EXPORTED:
             return f"ringfence.legacy has no `{used}`"
     return ""
-
-
-def _members(names: Names, bound: str) -> set[str]:
-    return {
-        node.attr.value
-        for node in names.tree.nodes
-        if isinstance(node, cst.Attribute) and dotted(node.value) == bound
-    }
 
 
 # --- import old.module ------------------------------------------------------------------------
@@ -154,9 +156,7 @@ def _whole(names: Names, alias: cst.ImportAlias) -> Iterator[Finding]:
     module = alias.evaluated_name
     tree = names.tree
     if module == LEGACY:
-        yield tree.finding(
-            "RM121", alias, reason="a module as a whole: import the names from ringfence"
-        )
+        yield moved_module(names, alias, LEGACY)
     if names.config.legacy_names(module) is None:
         return
     bound = alias.evaluated_alias or module
@@ -166,30 +166,9 @@ def _whole(names: Names, alias: cst.ImportAlias) -> Iterator[Finding]:
         return
     reason = _cannot_be_renamed(names, module)
     edits = [tree.replace(alias, LEGACY)]
-    edits += [tree.replace(use, LEGACY) for use in _uses(names, module)]
-    edits += _in_annotations(names, module)
+    edits += [tree.replace(use, LEGACY) for use in uses(names, module)]
+    edits += in_annotations(names, module, LEGACY)
     yield tree.finding("RM102", alias, *edits, reason=reason)
-
-
-def _uses(names: Names, module: str) -> Iterator[cst.CSTNode]:
-    for node in names.tree.nodes:
-        if isinstance(node, cst.Attribute) and dotted(node) == module:
-            if not _is_in_import(names, node):
-                yield node
-
-
-def _is_in_import(names: Names, node: cst.CSTNode) -> bool:
-    return any(isinstance(a, (cst.Import, cst.ImportFrom)) for a in names.tree.around(node))
-
-
-def _in_annotations(names: Names, module: str) -> Iterator[Edit]:
-    for node in names.tree.nodes:
-        if isinstance(node, cst.SimpleString) and any(
-            isinstance(around, cst.Annotation) for around in names.tree.around(node)
-        ):
-            text = names.tree.code(node)
-            if f"{module}." in text:
-                yield names.tree.replace(node, text.replace(f"{module}.", f"{LEGACY}."))
 
 
 def _cannot_be_renamed(names: Names, module: str) -> str:
@@ -197,12 +176,12 @@ def _cannot_be_renamed(names: Names, module: str) -> str:
     top = module.partition(".")[0]
     if any(binding.how != "module" for binding in names.root.bindings.get("ringfence", [])):
         return "the file has another `ringfence`"
-    whole = {id(node) for use in _uses(names, module) for node in _leftmost(use)}
+    whole = {id(node) for use in uses(names, module) for node in _leftmost(use)}
     others = [
         node
         for node in names.tree.nodes
         if isinstance(node, cst.Name) and node.value == top and id(node) not in whole
-        and not _is_in_import(names, node) and not _is_attribute_name(names, node)
+        and not is_in_import(names, node) and not is_attribute_name(names, node)
     ]  # fmt: skip
     if others and not _is_bound_otherwise(names, top, module):
         return f"`{top}` is used for other modules too, and bound by this import alone"
@@ -213,13 +192,6 @@ def _leftmost(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
     while isinstance(node, cst.Attribute):
         node = node.value
     yield node
-
-
-def _is_attribute_name(names: Names, node: cst.Name) -> bool:
-    parent = names.tree.parent[node]
-    return (isinstance(parent, cst.Attribute) and parent.attr is node) or (
-        isinstance(parent, cst.Arg) and parent.keyword is node
-    )
 
 
 def _is_bound_otherwise(names: Names, top: str, module: str) -> bool:

@@ -9,8 +9,9 @@ import libcst as cst
 from . import profile
 from .findings import Edit, Finding
 from .names import Names
+from .uses import in_annotations, members, uses
 
-__all__ = ["cannot_be_split", "indent_at", "module_edit", "moved", "newline_at"]
+__all__ = ["cannot_be_split", "indent_at", "module_edit", "moved", "moved_module", "newline_at"]
 
 LEGACY = "ringfence.legacy"
 
@@ -24,9 +25,7 @@ def moved(names: Names, node: cst.ImportFrom, module: str) -> Iterator[Finding]:
     if module == "ringfence":
         for alias in node.names:
             if alias.evaluated_name == "legacy":
-                yield names.tree.finding(
-                    "RM121", alias, reason="a module as a whole: import the names from ringfence"
-                )
+                yield moved_module(names, alias, alias.evaluated_alias or "legacy")
         return
     strange = [a.evaluated_name for a in node.names if a.evaluated_name not in profile.CANONICAL]
     reason = f"ringfence has no `{strange[0]}`" if strange else ""
@@ -35,6 +34,27 @@ def moved(names: Names, node: cst.ImportFrom, module: str) -> Iterator[Finding]:
     earlier = _earlier(names, node)
     if earlier is not None and _may_be_joined(names, node):
         yield _joined(names, earlier, node)
+
+
+def moved_module(names: Names, alias: cst.ImportAlias, bound: str) -> Finding:
+    """An import of the compatibility layer as a whole, under a name or under its own."""
+    tree, statement = names.tree, names.tree.parent[alias]
+    bound = alias.evaluated_alias or bound
+    strange = sorted(members(names, bound) - profile.CANONICAL, key=str)
+    reason = f"ringfence has no `{strange[0]}`" if strange else ""
+    if None in strange:
+        reason = f"`{bound}` itself is handed on"
+    if isinstance(statement, cst.ImportFrom):
+        if len(statement.names) > 1 or "#" in tree.code(statement):  # type: ignore[arg-type]
+            reason = reason or "write the import on a line of its own"
+        edits = [tree.replace(statement, f"import ringfence as {bound}")]
+    elif alias.asname is not None:
+        edits = [tree.replace(alias.name, "ringfence")]
+    else:
+        edits = [tree.replace(alias, "ringfence")]
+        edits += [tree.replace(use, "ringfence") for use in uses(names, LEGACY)]
+        edits += in_annotations(names, LEGACY, "ringfence")
+    return tree.finding("RM121", alias, *edits, reason=reason)
 
 
 def _earlier(names: Names, node: cst.ImportFrom) -> cst.ImportFrom | None:
