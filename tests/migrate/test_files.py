@@ -14,6 +14,9 @@ import pytest
 from ringfence.migrate import rewrite
 from ringfence.migrate.config import Config
 from ringfence.migrate.files import find
+from ringfence.migrate.journal import Journal
+from ringfence.migrate.reports.page import as_page
+from ringfence.migrate.rollback import roll_back
 from ringfence.migrate.scan import scan
 
 from . import trees
@@ -74,6 +77,9 @@ UNREADABLE = """
 import os, sys
 from pathlib import Path
 from ringfence.migrate.config import Config
+from ringfence.migrate.journal import Journal
+from ringfence.migrate.reports.page import as_page
+from ringfence.migrate.rollback import roll_back
 from ringfence.migrate.scan import scan
 if os.geteuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
@@ -126,3 +132,20 @@ def test_a_single_file(tmp_path: Path) -> None:
 )
 def test_priorities_by_path(path: str, priority: str) -> None:
     assert Config().priority(path) == priority
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Names are text on other systems.")
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.py")
+    Path(path).write_text(OLD)
+    trees.commit(tmp_path)
+    report = scan(tmp_path, Config())
+    assert [file.path for file in report.files] == ["caf\\xe9.py"]
+    as_page(report).encode()
+    planned = rewrite.plan(tmp_path, Config(), "imports")
+    assert "a/caf\\xe9.py" in planned.diff()
+    run, skipped = rewrite.write(planned)
+    assert skipped == []
+    loaded = Journal.load(run.file, run.home)
+    assert [result.outcome for result in roll_back(loaded)] == ["restored"]
+    assert Path(path).read_text() == OLD

@@ -16,6 +16,7 @@ from rich.progress import Progress
 
 from ..errors import ConfigurationError
 from ..migrate import config, journal, rewrite, rollback, rules
+from ..migrate.paths import shown
 from ..migrate.reports.page import as_page
 from ..migrate.reports.record import as_json
 from ..migrate.reports.table import print_report, print_sites
@@ -249,7 +250,7 @@ def _rolled_back(run: journal.Journal, is_forced: bool) -> list[rollback.Restore
     results = rollback.roll_back(run, is_forced)
     for result in results:
         if result.outcome != rollback.RESTORED or result.diff:
-            line = f"{result.path}: {result.outcome}"
+            line = f"{shown(result.path)}: {result.outcome}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         if result.diff:
             console.print(result.diff, markup=False, highlight=False, soft_wrap=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 
-__all__ = ["matches"]
+__all__ = ["matches", "shown"]
 
 _WILD = re.compile(r"\*\*/|\*\*|\*|\?")
 _MEANS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
@@ -28,3 +28,13 @@ def matches(path: str, patterns: tuple[str, ...]) -> bool:
     (True, False)
     """
     return any(_expression(pattern).fullmatch(path) for pattern in patterns)
+
+
+def shown(path: str) -> str:
+    r"""
+    A path for people, also where its name is no text.
+
+    >>> shown("caf\udce9.py")
+    'caf\\xe9.py'
+    """
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -16,6 +16,7 @@ from .examine import examine, examine_source, own_module
 from .files import root_of
 from .findings import Finding, apart, apply
 from .journal import Entry, Journal, home_of
+from .paths import shown
 from .rules import AUTOMATIC, NOTE
 from .scan import Found, Report, Tell, candidates, counting, report
 from .source import UnreadableError, decode, read, refuse_unparsed
@@ -176,7 +177,7 @@ def refuse_dirty(path: Path) -> None:
     dirty = git.changed(root_of(path))
     if dirty:
         raise ConfigurationError(
-            f"The tree has changes that are not committed: `{dirty[0]}`"
+            f"The tree has changes that are not committed: `{shown(dirty[0])}`"
             f"{f' and {len(dirty) - 1} more' if len(dirty) > 1 else ''}.",
             "Commit or stash them, so that this rewriting stands alone; or `--allow-dirty`.",
         )
@@ -196,13 +197,13 @@ def write(rewriting: Rewriting, tell: Tell = lambda _done, _all: None) -> tuple[
     for change in rewriting.changes:
         relative = change.path.relative_to(home).as_posix()
         if not _is_as_it_was(change):
-            skipped.append(f"{relative}: changed in the meantime")
+            skipped.append(f"{shown(relative)}: changed in the meantime")
         else:
             journal.record(Entry(relative, change.before, change.after))
             try:
                 replace(change.path, change.after)
             except OSError as error:
-                skipped.append(f"{relative}: {error.strerror}")
+                skipped.append(f"{shown(relative)}: {error.strerror}")
         one_more()
     journal.end()
     return journal, skipped
@@ -217,7 +218,7 @@ def _is_as_it_was(change: Change) -> bool:
 
 def diff(change: Change, root: Path) -> str:
     """One change as a unified diff."""
-    name = change.path.relative_to(root).as_posix()
+    name = shown(change.path.relative_to(root).as_posix())
     before, after = (_lines(data) for data in (change.before, change.after))
     return "".join(difflib.unified_diff(before, after, f"a/{name}", f"b/{name}"))
 

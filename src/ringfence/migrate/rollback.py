@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 
 from .journal import Entry, Journal
+from .paths import shown
 from .source import UnreadableError, read
 from .writing import SUFFIX, replace
 
@@ -86,5 +87,5 @@ def _since(entry: Entry, now: bytes) -> str:
     if now == entry.after:
         return ""
     left, there = (data.decode("utf-8", "replace").splitlines() for data in (entry.after, now))
-    lines = difflib.unified_diff(left, there, f"{entry.path} as written", "now", lineterm="")
+    lines = difflib.unified_diff(left, there, f"{shown(entry.path)} as written", "now", lineterm="")
     return "\n".join(lines)

@@ -13,6 +13,7 @@ from .config import Config
 from .examine import examine, mentions, own_module
 from .files import find, root_of
 from .findings import FileReport, Finding
+from .paths import shown
 from .rules import NOTE, PHASES
 from .source import UnreadableError, read
 from .workers import spread
@@ -115,7 +116,7 @@ def report(
     for file, findings in zip(found, results, strict=True):
         if findings:
             relative = file.path.relative_to(root).as_posix()
-            files.append(FileReport(relative, config.priority(relative), tuple(findings)))
+            files.append(FileReport(shown(relative), config.priority(relative), tuple(findings)))
     return Report(root, seen, tuple(files))
 
 
