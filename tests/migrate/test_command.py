@@ -180,7 +180,7 @@ def test_a_dirty_tree_is_refused_unless_told(project: Path) -> None:
 
 def test_a_journal_makes_no_tree_dirty(project: Path) -> None:
     _run("rewrite", ".", "--phase", "imports", "--write", cwd=project)
-    trees.git(project, "add", "-A")
+    trees.git(project, "add", "app")
     trees.git(project, "commit", "-qm", "imports")
     done = _run("rewrite", ".", "--phase", "imports", "--write", cwd=project)
     assert done.returncode == 1, done.stderr

@@ -64,6 +64,13 @@ MUTANTS: list[Mutant] = [
         _case("imports_module_with_a_foreign_member"),
     ),
     mutant(
+        "migrate: a module that is handed on moves",
+        "migrate/imports.py",
+        "        if used is None:",
+        "        if False:",
+        _left("imports_module_that_is_handed_on"),
+    ),
+    mutant(
         "migrate: strings that nobody is known to read are rewritten",
         "migrate/strings.py",
         "    if not _is_target(names, node):",
