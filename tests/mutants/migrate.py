@@ -65,9 +65,9 @@ MUTANTS: list[Mutant] = [
     ),
     mutant(
         "migrate: a module that is handed on moves",
-        "migrate/imports.py",
-        "        if used is None:",
-        "        if False:",
+        "migrate/uses.py",
+        "        found.add(parent.attr.value if is_member else None)",
+        "        found |= {parent.attr.value} if is_member else set()",
         _left("imports_module_that_is_handed_on"),
     ),
     mutant(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import libcst as cst
 
@@ -14,7 +14,7 @@ from .tree import literal
 
 __all__ = ["constructors"]
 
-REQUEST: list[str] = (
+REQUEST: Sequence[str] = (
     "user_id thread_id run_id request_id db_session websocket_client_id agent_context "
     "audit_metadata"
 ).split()
@@ -40,7 +40,9 @@ def constructors(names: Names, node: cst.CSTNode) -> Iterator[Finding]:
                 yield from _made(names, node, owner, REQUEST)
 
 
-def _made(names: Names, node: cst.Call, made: Meaning, parameters: list[str]) -> Iterator[Finding]:
+def _made(
+    names: Names, node: cst.Call, made: Meaning, parameters: Sequence[str]
+) -> Iterator[Finding]:
     given, tree = Arguments(names, node), names.tree
     if given.is_starred:
         yield tree.finding("RM205", node, reason=RULES["RM205"].why)
