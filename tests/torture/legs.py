@@ -24,4 +24,10 @@ class Leg:
         cast(Callable[[Report], None], module.run)(report)
 
 
-LEGS: dict[str, Leg] = {leg.name: leg for leg in ()}
+LEGS: dict[str, Leg] = {
+    leg.name: leg
+    for leg in (
+        Leg("postgres", "mixed users over pools of PostgreSQL, cancelled and cut off", 2),
+        Leg("proxy", "mixed users through a bad network to PostgreSQL", 2),
+    )
+}
