@@ -117,12 +117,14 @@ async def test_children_that_inherit_and_partitions_of_partitions(db: Databases)
         ("char(3)", "abcdef", "abc"),
         ("name", "abc", "abd"),
         ("rls.short", "abcdef", "abc"),
+        ("rls.round", "17.4", "17"),
     ],
 )
 async def test_types_of_owner(db: Databases, kind: str, user: str, other: str) -> None:
     """An id is never cut to the length of the column: that would be somebody else's."""
     await db.run(
         "CREATE DOMAIN rls.short AS varchar(3)",
+        "CREATE DOMAIN rls.round AS numeric(5, 0)",
         f"CREATE TABLE rls.kind (owner_id {kind})",
         f"INSERT INTO rls.kind VALUES ('{other}')",
         enable_row_security("kind", schema=SCHEMA),
@@ -132,10 +134,19 @@ async def test_types_of_owner(db: Databases, kind: str, user: str, other: str) -
     assert await _seen(db, "rls.kind", Identity(other)) == 1
 
 
-@pytest.mark.parametrize("kind", ["bit(8)", '"char"', "boolean", "text[]"])
+@pytest.mark.parametrize(
+    "kind",
+    ["bit(8)", '"char"', "boolean", "text[]", "double precision", "real", "money", "regclass",
+     "rls.rounder"],
+)  # fmt: skip
 async def test_types_that_no_id_has_are_refused(db: Databases, kind: str) -> None:
-    await db.run(f"CREATE TABLE rls.kind (owner_id {kind})")
-    with pytest.raises(DBAPIError, match="has no column owner_id of text, a number or uuid"):
+    """Numbers that are not exact too: two ids may be one of them."""
+    await db.run(
+        "CREATE DOMAIN rls.round AS numeric(5, 0)",
+        "CREATE DOMAIN rls.rounder AS rls.round",
+        f"CREATE TABLE rls.kind (owner_id {kind})",
+    )
+    with pytest.raises(DBAPIError, match="has no column owner_id of text, an exact number or uuid"):
         await db.run(enable_row_security("kind", schema=SCHEMA))
 
 
