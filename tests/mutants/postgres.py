@@ -14,6 +14,7 @@ ddl = "integrations/_row_security_ddl.py"
 report = "integrations/_row_security_report.py"
 postgres = "integrations/postgres.py"
 database = "integrations/sqlalchemy.py"
+migrations = "integrations/alembic.py"
 
 MATRIX = f"{ROWS}::test_roles_tables_commands_and_rows"
 POLICIES = f"{REPORT}::test_policies_that_are_not_enough"
@@ -307,6 +308,20 @@ MUTANTS: list[Mutant] = [
         "b.typcategory = 'S' OR b.oid = ANY ('{{int2,int4,int8,numeric,uuid}}'::regtype[])",
         "b.typcategory IN ('S', 'N') OR b.oid = 'uuid'::regtype",
         f"{DDL}::test_types_that_no_id_has_are_refused",
+    ),
+    mutant(
+        "postgres: a migration says it to any database",
+        migrations,
+        '    if operations.get_context().dialect.name == "postgresql":\n',
+        "    if True:\n",
+        "tests/integration/test_alembic.py",
+    ),
+    mutant(
+        "postgres: a migration goes by the usual settings",
+        migrations,
+        "            tenant_setting=tenant_setting,\n",
+        "",
+        "tests/integration/test_alembic.py",
     ),
     mutant(
         "postgres: an id is rounded to the domain of its column",

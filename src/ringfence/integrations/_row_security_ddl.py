@@ -171,11 +171,10 @@ def enable_row_security(
     """
     The statement that lets a user see and write nothing but their own rows of a table.
 
-    Execute it, attach it to a table, or pass it to Alembic::
+    Execute it, or attach it to a table; for Alembic's `op` there is `integrations.alembic`::
 
         await connection.execute(enable_row_security("note"))
         event.listen(Note.__table__, "after_create", enable_row_security(Note.__table__))
-        op.execute(enable_row_security("note", tenant="tenant_id"))
 
     A restrictive policy, which no later policy can widen, with the permissive one that it needs;
     enabled and forced, on the table and on each of its partitions; a constraint that no owner is
