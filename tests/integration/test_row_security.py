@@ -25,7 +25,6 @@ from ringfence import (
 from ringfence.integrations._session_guard import guard_of
 from ringfence.integrations.asgi import UserContextMiddleware
 from ringfence.integrations.sqlalchemy import Database, released_connection
-from ringfence.testing.postgres import PostgresServer
 
 from ..integrations.asgi_driver import ok, respond
 from .row_security import (
@@ -36,7 +35,6 @@ from .row_security import (
     Databases,
     Unchecked,
     cells,
-    databases,
     fence_of,
     rules,
     said,
@@ -51,12 +49,6 @@ NOTES = text("SELECT owner_id FROM rls.note ORDER BY 1")
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(params=["asyncpg", "psycopg"])
-async def db(request: pytest.FixtureRequest, postgres: PostgresServer) -> AsyncIterator[Databases]:
-    async with databases(postgres, request.param) as all_of_it:
-        yield all_of_it
 
 
 @pytest.fixture

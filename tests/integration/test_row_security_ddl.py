@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -15,9 +14,8 @@ from ringfence.integrations.postgres import (
     disable_row_security,
     enable_row_security,
 )
-from ringfence.testing.postgres import PostgresServer
 
-from .row_security import ALICE, BOB, SCHEMA, Databases, Unchecked, databases, fence_of, rules
+from .row_security import ALICE, BOB, SCHEMA, Databases, Unchecked, fence_of, rules
 
 POLICIES = text("SELECT tablename, policyname FROM pg_policies WHERE schemaname = 'rls'")
 STATE = text(
@@ -30,12 +28,6 @@ CHECKS = text("SELECT conname FROM pg_constraint WHERE contype = 'c' AND conname
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(params=["asyncpg", "psycopg"])
-async def db(request: pytest.FixtureRequest, postgres: PostgresServer) -> AsyncIterator[Databases]:
-    async with databases(postgres, request.param) as all_of_it:
-        yield all_of_it
 
 
 async def _all(db: Databases, query: Any) -> list[Any]:

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 from sqlalchemy import text
 
 from ringfence import ConfigurationError, RowSecurityError, counters
-from ringfence.testing.postgres import PostgresServer
 
-from .row_security import ALICE, SCHEMA, Databases, Unchecked, databases, fence_of, rules
+from .row_security import ALICE, SCHEMA, Databases, Unchecked, fence_of, rules
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(params=["asyncpg", "psycopg"])
-async def db(request: pytest.FixtureRequest, postgres: PostgresServer) -> AsyncIterator[Databases]:
-    async with databases(postgres, request.param) as all_of_it:
-        yield all_of_it
 
 
 async def _findings(db: Databases, role: str | None = "rls_app") -> tuple[str, ...]:

@@ -29,5 +29,6 @@ LEGS: dict[str, Leg] = {
     for leg in (
         Leg("postgres", "mixed users over pools of PostgreSQL, cancelled and cut off", 2),
         Leg("proxy", "mixed users through a bad network to PostgreSQL", 2),
+        Leg("row_security", "role by table by command by whose row, and the ways round", 2),
     )
 }

@@ -164,7 +164,7 @@ async def by_session_and_reset(engine: AsyncEngine) -> AsyncIterator[BySession]:
 
 @attrs.define
 class Once:
-    """Told until the end of a transaction, but only the first; and closed only if all goes well."""
+    """Told until the end of a transaction, but only of the first; and never closed."""
 
     engine: AsyncEngine
     may_be_left = False
@@ -177,7 +177,6 @@ class Once:
         say = text("SELECT set_config('ringfence.user_id', :who, true)")
         await session.execute(say, {"who": plan.who or ""})
         yield SimpleNamespace(db_session=session)
-        await session.close()
 
     child = open
 

@@ -89,6 +89,7 @@ class Plan:
         steps = rng.choices(list(STEPS), list(STEPS.values()), k=rng.randint(1, 3))
         [cancel] = rng.choices(list(CANCELS), list(CANCELS.values()))
         transaction = rng.choice(("commit_on_exit", "commit_on_exit", "manual"))
+        steps += ["write"] * (who == "")  # so that it is often tried
         return cls(number, who, ("read", *steps), transaction, cancel, rng.random() ** 2 * 0.1)
 
 

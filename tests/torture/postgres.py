@@ -51,7 +51,7 @@ async def _by(driver: str, url: URL, report: Report) -> None:
     judge(driver, tally, report)
     wrong = 0
     for name, way_of in NAIVE.items():
-        seen = await _naive(driver, url, 5, way_of, report.seed, report.size(600, 300))
+        seen = await _naive(driver, url, 5, way_of, report.seed, report.size(600, 200))
         report.control(f"{driver}, {name}: rows of another", seen.foreign)
         report.control(f"{driver}, {name}: settings left", seen.settings_left)
         wrong += seen.mistaken
@@ -62,7 +62,7 @@ async def _by(driver: str, url: URL, report: Report) -> None:
 
 
 async def _on_a_pool(driver: str, url: URL, pool: int, tally: Tally, report: Report) -> None:
-    scopes = report.size(6_670, 140)
+    scopes = report.size(6_670, 80)
     before = (DRIVERS.index(driver) * len(POOLS) + POOLS.index(pool)) * scopes
     total = len(DRIVERS) * len(POOLS) * scopes
     async with engines(url, driver, pool) as (engine, admin):
@@ -87,8 +87,8 @@ async def _naive(driver: str, url: URL, pool: int, way_of: Ways, seed: int, scop
 
 def judge(driver: str, tally: Tally, report: Report) -> None:
     """What ringfence promises of it, and that the attacks took place."""
-    report.must(f"{driver}: mixed-user scopes", tally.scopes, f">= {report.size(20_000, 400)}")
-    report.must(f"{driver}: answers judged", tally.judged, f">= {report.size(30_000, 600)}")
-    report.must(f"{driver}: cancelled", tally.cancels, f">= {report.size(4_000, 50)}")
-    report.must(f"{driver}: backends killed", tally.kills, f">= {report.size(600, 12)}")
+    report.must(f"{driver}: mixed-user scopes", tally.scopes, f">= {report.size(20_000, 240)}")
+    report.must(f"{driver}: answers judged", tally.judged, f">= {report.size(30_000, 350)}")
+    report.must(f"{driver}: cancelled", tally.cancels, f">= {report.size(4_000, 25)}")
+    report.must(f"{driver}: backends killed", tally.kills, f">= {report.size(600, 6)}")
     judge_isolation(driver, tally, report)

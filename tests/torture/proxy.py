@@ -29,25 +29,25 @@ def run(report: Report) -> None:
             asyncio.run(_by(driver, make_url(server.url(driver)), report)) for driver in DRIVERS
         ]
     for what, figure, full, short in (
-        ("answers judged", sum(tally.judged for tally, _ in seen), 10_000, 400),
-        ("cancelled", sum(tally.cancels for tally, _ in seen), 2_000, 50),
-        ("connections cut off (RST)", sum(faults.resets for _, faults in seen), 60, 4),
-        ("connections half closed", sum(faults.half_closes for _, faults in seen), 60, 4),
-        ("pieces that dribbled", sum(faults.dribbles for _, faults in seen), 1_000, 40),
+        ("answers judged", sum(tally.judged for tally, _ in seen), 10_000, 250),
+        ("cancelled", sum(tally.cancels for tally, _ in seen), 2_000, 20),
+        ("connections cut off (RST)", sum(faults.resets for _, faults in seen), 60, 2),
+        ("connections half closed", sum(faults.half_closes for _, faults in seen), 60, 2),
+        ("pieces that dribbled", sum(faults.dribbles for _, faults in seen), 1_000, 30),
     ):
         report.must(f"both drivers: {what}", figure, f">= {report.size(full, short)}")
 
 
 async def _by(driver: str, url: URL, report: Report) -> tuple[Tally, Faults]:
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    scopes = report.size(4_000, 150)
+    scopes = report.size(4_000, 90)
     seed = f"{report.seed}/{driver}"
-    harm = 0.004 if report.is_short else 0.0008
+    harm = 0.006 if report.is_short else 0.0008
     faults = Faults(seed, reset=harm, half_close=harm, dribble=0.05)
     tally = await _through(driver, url, faults, scopes, report)
     judge_isolation(driver, tally, report)
     stale = Faults(seed, delay=0, stale=0.05)
-    seen = await _through(driver, url, stale, report.size(400, 150), report)
+    seen = await _through(driver, url, stale, report.size(400, 100), report)
     # Not all of them: some come to a statement that was cancelled.
     what = f"{driver}, {stale.stales} stale answers: noticed"
     report.control(what, seen.wrong_nonces, f"> {stale.stales // 2}")
