@@ -178,6 +178,18 @@ async def test_as_a_listener_of_after_create(db: Databases) -> None:
     assert ("made", True, True) in await _all(db, STATE)
 
 
+async def test_the_schema_is_translated_as_that_of_the_table_is(db: Databases) -> None:
+    metadata = MetaData()
+    table = Table("made", metadata, Column("owner_id", String))
+    event.listen(table, "after_create", enable_row_security(table))
+    async with db.admin.connect() as connection:
+        where = {"schema_translate_map": {None: SCHEMA}}
+        connection = await connection.execution_options(**where)
+        await connection.run_sync(metadata.create_all)
+        await connection.commit()
+    assert ("made", True, True) in await _all(db, STATE)
+
+
 def test_as_a_listener_it_lets_other_databases_be() -> None:
     metadata = MetaData()
     table = Table("made", metadata, Column("id", Integer), Column("owner_id", String))

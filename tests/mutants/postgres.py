@@ -310,6 +310,13 @@ MUTANTS: list[Mutant] = [
         f"{DDL}::test_types_that_no_id_has_are_refused",
     ),
     mutant(
+        "postgres: a schema that is translated is not that of the policy",
+        ddl,
+        "(compiler.schema_translate_map or {}).get(element.schema, element.schema)",
+        "element.schema",
+        f"{DDL}::test_the_schema_is_translated_as_that_of_the_table_is",
+    ),
+    mutant(
         "postgres: a migration says it to any database",
         migrations,
         '    if operations.get_context().dialect.name == "postgresql":\n',

@@ -164,9 +164,10 @@ async def by_session_and_reset(engine: AsyncEngine) -> AsyncIterator[BySession]:
 
 @attrs.define
 class Once:
-    """Told until the end of a transaction, but only of the first; and never closed."""
+    """Told until the end of a transaction, but only of the first."""
 
     engine: AsyncEngine
+    is_closed: bool = True
     may_be_left = False
     kept: list[AsyncSession] = attrs.Factory(list)
 
@@ -175,15 +176,24 @@ class Once:
         session = AsyncSession(self.engine)
         self.kept.append(session)  # as a cache does, or a traceback
         say = text("SELECT set_config('ringfence.user_id', :who, true)")
-        await session.execute(say, {"who": plan.who or ""})
-        yield SimpleNamespace(db_session=session)
+        try:
+            await session.execute(say, {"who": plan.who or ""})
+            yield SimpleNamespace(db_session=session)
+        finally:
+            if self.is_closed:
+                await session.close()
 
     child = open
 
 
 @contextlib.asynccontextmanager
 async def once(engine: AsyncEngine) -> AsyncIterator[Once]:
-    way = Once(engine)
+    yield Once(engine)
+
+
+@contextlib.asynccontextmanager
+async def never_closed(engine: AsyncEngine) -> AsyncIterator[Once]:
+    way = Once(engine, is_closed=False)
     yield way
     for session in way.kept:
         with contextlib.suppress(DBAPIError):  # its backend may have been killed

@@ -23,6 +23,7 @@ from .mixed_tables import (
     by_session_and_reset,
     engines,
     make_tables,
+    never_closed,
     once,
 )
 from .mixed_users import Attack, Tally, Way, hush, judge_isolation
@@ -56,8 +57,9 @@ async def _by(driver: str, url: URL, report: Report) -> None:
         report.control(f"{driver}, {name}: settings left", seen.settings_left)
         wrong += seen.mistaken
     report.control(f"{driver}, `SET`: rows written for another", wrong)
-    seen = await _naive(driver, url, 40, once, report.seed, 35)
+    seen = await _naive(driver, url, 10, once, report.seed, 100)
     report.control(f"{driver}, told only once: rows not found", seen.missing)
+    seen = await _naive(driver, url, 80, never_closed, report.seed, 20)
     report.control(f"{driver}, never closed: connections checked out", seen.checked_out)
 
 

@@ -144,7 +144,8 @@ class DisableRowSecurity(_RowSecurityDDL):
 @compiles(EnableRowSecurity)
 @compiles(DisableRowSecurity)
 def _compile(element: _RowSecurityDDL, compiler: Any, **_unused: Any) -> str:
-    names = [name for name in (element.schema, element.name) if name]
+    schema = (compiler.schema_translate_map or {}).get(element.schema, element.schema)
+    names = [name for name in (schema, element.name) if name]
     quoted = ".".join('"' + name.replace('"', '""') + '"' for name in names)
     # Doubles percent signs where the driver asks for it; the compiler's own quoting would too.
     text: str = compiler.sql_compiler.post_process_text(element.sql(_literal(quoted)))
