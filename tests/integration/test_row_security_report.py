@@ -306,4 +306,5 @@ async def test_schemas(db: Databases) -> None:
         with pytest.raises(RowSecurityError) as caught:
             await rules().verify(engine, schemas=(SCHEMA, "rsl"))
     assert caught.value.findings == ("There is no schema `rsl`.",)
+    assert "\n- There is no schema `rsl`.\nProtect each table" in str(caught.value)
     assert isinstance(caught.value, ConfigurationError)

@@ -317,6 +317,13 @@ MUTANTS: list[Mutant] = [
         f"{DDL}::test_the_schema_is_translated_as_that_of_the_table_is",
     ),
     mutant(
+        "postgres: the remedy begins with a space on a line of its own",
+        "errors.py",
+        '"" if fact.endswith("\\n") else " "',
+        '" "',
+        f"{REPORT}::test_schemas",
+    ),
+    mutant(
         "postgres: a migration says it to any database",
         migrations,
         '    if operations.get_context().dialect.name == "postgresql":\n',

@@ -18,6 +18,7 @@ class Leg:
     name: str
     about: str
     lane: int
+    needs_postgres: bool = False
 
     def run(self, report: Report) -> None:
         module = importlib.import_module(f"tests.torture.{self.name}")
@@ -27,8 +28,8 @@ class Leg:
 LEGS: dict[str, Leg] = {
     leg.name: leg
     for leg in (
-        Leg("postgres", "mixed users over pools of PostgreSQL, cancelled and cut off", 2),
-        Leg("proxy", "mixed users through a bad network to PostgreSQL", 2),
-        Leg("row_security", "role by table by command by whose row, and the ways round", 2),
+        Leg("postgres", "mixed users over pools of PostgreSQL, cancelled and cut off", 2, True),
+        Leg("proxy", "mixed users through a bad network to PostgreSQL", 2, True),
+        Leg("row_security", "role by table by command by whose row, and the ways round", 2, True),
     )
 }
