@@ -22,7 +22,8 @@ from ringfence import Ringfence, Settings, child_context
 from ringfence.integrations.postgres import RowLevelSecurity, enable_row_security
 from ringfence.integrations.sqlalchemy import Database
 
-from .mixed_users import APP, OWNER, ROWS, USERS, Plan
+from .mixed_plans import ROWS, USERS, Plan
+from .mixed_users import APP, OWNER
 
 DRIVERS = ("asyncpg", "psycopg")
 PLAIN: dict[str, dict[str, Any]] = {

@@ -14,27 +14,20 @@ import contextlib
 import gc
 import itertools
 import logging
-import random
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
-import attrs
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from ringfence import RingfenceError, ScopeCloseError
-from ringfence.state import open_roots
+from .mixed_plans import Plan, Planned, Way
+from .mixed_tally import Tally, outcome_of
 
-from .report import Report
-
-USERS, ROWS = 50, 3
 APP, OWNER = "torture_app", "torture_owner"
-NEVER_SAID = (None, "")
 
 READ = text(
     "SELECT CAST(:nonce AS bigint), string_agg(DISTINCT owner_id, ','), count(*), "
@@ -48,104 +41,6 @@ KILL = text(
     f"WHERE usename = '{APP}' ORDER BY random() LIMIT 1) one"
 )
 MISTAKEN = text("SELECT count(*) FROM torture.entry WHERE split_part(body, ' ', 2) <> owner_id")
-
-STEPS = {
-    "read": 8, "write": 3, "steal": 1, "fail": 1, "commit": 4, "roll back": 2, "savepoint": 2,
-    "sleep": 2, "child": 1, "children": 1, "orphan": 0.3, "raise": 0.5,
-}  # fmt: skip
-CANCELS = {
-    "none": 16, "task": 2, "task x3": 1, "timeout": 1, "anyio scope": 1, "deadline": 1,
-}  # fmt: skip
-
-EXPECTED = (
-    "ok",
-    "cancelled",
-    "timed out",
-    "failed as planned",
-    "connection lost",
-    "refused: RF501",
-)
-
-
-class Planned(Exception):
-    """A scope that fails by its own doing."""
-
-
-@attrs.frozen
-class Plan:
-    """What one scope does; `who` is a user, `""` for nobody, `None` for a bare connection."""
-
-    number: int
-    who: str | None
-    steps: tuple[str, ...]
-    transaction: Any
-    cancel: str
-    after: float
-
-    @classmethod
-    def drawn(cls, seed: str, number: int) -> Plan:
-        rng = random.Random(f"{seed}/{number}")
-        [who] = rng.choices((f"u{rng.randrange(USERS)}", "", None), (85, 10, 5))
-        steps = rng.choices(list(STEPS), list(STEPS.values()), k=rng.randint(1, 3))
-        [cancel] = rng.choices(list(CANCELS), list(CANCELS.values()))
-        transaction = rng.choice(("commit_on_exit", "commit_on_exit", "manual"))
-        steps += ["write"] * (who == "")  # so that it is often tried
-        return cls(number, who, ("read", *steps), transaction, cancel, rng.random() ** 2 * 0.1)
-
-
-class Way(Protocol):
-    """
-    How a session comes to answer for somebody; the blocks give what has a `db_session`.
-
-    `may_be_left`: the block may end while a statement is under way.
-    """
-
-    may_be_left: bool
-
-    def open(self, plan: Plan) -> Any: ...
-
-    def child(self, plan: Plan) -> Any: ...
-
-
-@attrs.define
-class Tally:
-    """What happened."""
-
-    scopes: int = 0
-    judged: int = 0
-    cancels: int = 0
-    kills: int = 0
-    foreign: int = 0
-    missing: int = 0
-    wrong_nonces: int = 0
-    settings_left: int = 0
-    mistaken: int = 0
-    hung: int = 0
-    checked_out: int = 0
-    unusable: int = 0
-    outcomes: Counter[str] = attrs.Factory(Counter)
-    faults: list[str] = attrs.Factory(list)
-
-    @property
-    def unexpected(self) -> int:
-        return sum(n for what, n in self.outcomes.items() if not what.startswith(EXPECTED))
-
-    def fault(self, kind: str, what: str) -> None:
-        setattr(self, kind, getattr(self, kind) + 1)
-        self.faults.append(f"{kind}: {what}")
-
-    def judge(self, who: str | None, nonce: int, answer: Any) -> None:
-        """Compare what a connection answered with who asked."""
-        self.judged += 1
-        echoed, owners, count, said = answer
-        if echoed != nonce:
-            self.fault("wrong_nonces", f"asked {nonce}, answered {echoed}")
-        if owners not in (None, who or None):
-            self.fault("foreign", f"{who!r} was shown rows of {owners!r}")
-        if who and count < ROWS:
-            self.fault("missing", f"{who!r} was shown {count} rows")
-        if not who and said not in NEVER_SAID:
-            self.fault("settings_left", f"nobody is {said!r}")
 
 
 class Attack:
@@ -210,7 +105,7 @@ class Attack:
             self.tally.fault("hung", str(plan))
             task.cancel()
             return
-        outcome = _outcome(task)
+        outcome = outcome_of(task)
         self.tally.outcomes[outcome] += 1
         self.tally.cancels += outcome in ("cancelled", "timed out")
 
@@ -346,28 +241,6 @@ class Attack:
                 return
 
 
-def _outcome(task: asyncio.Task[None]) -> str:
-    if task.cancelled():
-        return "cancelled"
-    error = task.exception()
-    match error:
-        case None:
-            return "ok"
-        case TimeoutError():
-            return "timed out"
-        case Planned():
-            return "failed as planned"
-        case DBAPIError() | InterfaceError() | OSError():
-            return "connection lost"
-        case ScopeCloseError() if all(isinstance(each, DBAPIError) for each in error.exceptions):
-            return "connection lost at the end"
-        case ScopeCloseError():
-            return "clean-up failed: " + ", ".join(type(each).__name__ for each in error.exceptions)
-        case RingfenceError():
-            return f"refused: {error.code}"
-    return f"{type(error).__module__}.{type(error).__name__}"
-
-
 @contextlib.contextmanager
 def hush() -> Iterator[None]:
     """Drivers and the pool tell of every connection that died: they are to die here."""
@@ -386,23 +259,3 @@ def hush() -> Iterator[None]:
         sys.unraisablehook = hook
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def judge_isolation(driver: str, tally: Tally, report: Report) -> None:
-    for what, seen in (
-        ("rows of another user", tally.foreign),
-        ("rows that a user did not find", tally.missing),
-        ("rows written for another user", tally.mistaken),
-        ("answers to another statement", tally.wrong_nonces),
-        ("settings left for nobody", tally.settings_left),
-        ("connections left checked out", tally.checked_out),
-        ("pooled connections that are no use", tally.unusable),
-        ("scopes that hang", tally.hung),
-        ("outcomes that nobody expects", tally.unexpected),
-        ("scopes left open", len(open_roots())),
-    ):
-        report.must(f"{driver}: {what}", seen, "== 0")
-    replay = f"python -m tests.torture {report.leg} --seed {report.seed}"
-    for fault in tally.faults[:5]:
-        report.fault(f"{driver}: {fault}", replay + " --short" * report.is_short)
-    print(f"       {driver}: " + str(dict(tally.outcomes.most_common())), file=report.out)

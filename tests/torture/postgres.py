@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ringfence.testing.postgres import postgres_server
 
+from .mixed_plans import Way
 from .mixed_tables import (
     DRIVERS,
     by_ringfence,
@@ -26,7 +27,8 @@ from .mixed_tables import (
     never_closed,
     once,
 )
-from .mixed_users import Attack, Tally, Way, hush, judge_isolation
+from .mixed_tally import Tally, judge_isolation
+from .mixed_users import Attack, hush
 from .report import Report
 
 POOLS = (5, 10, 20)

@@ -16,7 +16,8 @@ from ringfence.testing.postgres import postgres_server
 
 from .fault_proxy import Faults, fault_proxy
 from .mixed_tables import DRIVERS, by_ringfence, make_tables, pooled
-from .mixed_users import Attack, Tally, hush, judge_isolation
+from .mixed_tally import Tally, judge_isolation
+from .mixed_users import Attack, hush
 from .report import Report
 
 POOL = 20
@@ -46,7 +47,7 @@ async def _by(driver: str, url: URL, report: Report) -> tuple[Tally, Faults]:
     faults = Faults(seed, reset=harm, half_close=harm, dribble=0.05)
     tally = await _through(driver, url, faults, scopes, report)
     judge_isolation(driver, tally, report)
-    stale = Faults(seed, delay=0, stale=0.05)
+    stale = Faults(seed, delay=0, stale=0.2 if report.is_short else 0.05)
     seen = await _through(driver, url, stale, report.size(400, 100), report)
     # Not all of them: some come to a statement that was cancelled.
     what = f"{driver}, {stale.stales} stale answers: noticed"
