@@ -41,7 +41,7 @@ def run(report: Report) -> None:
 
 async def _by(driver: str, url: URL, report: Report) -> tuple[Tally, Faults]:
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-    scopes = report.size(4_000, 90)
+    scopes = report.size(4_600, 90)
     seed = f"{report.seed}/{driver}"
     harm = 0.006 if report.is_short else 0.0008
     faults = Faults(seed, reset=harm, half_close=harm, dribble=0.05)
