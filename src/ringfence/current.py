@@ -191,6 +191,7 @@ def user_context(
             )  # fmt: skip
             scope = RequestScope(user_id.request_id, None, fence, settings)
             scope._context = bound_copy(user_id, scope)
+            _take_over_claims(scope, user_id)
             return _with_options(scope, options)
         if isinstance(user_id, Identity):
             identity, user_id = user_id, user_id.user_id
@@ -497,6 +498,13 @@ def _with_options(scope: RequestScope, options: RootOptions) -> RequestScope:
     return scope
 
 
+def _take_over_claims(scope: RequestScope, context: UserExecutionContext) -> None:
+    """Its session may have been claimed when it was verified, before any scope was open."""
+    if context._session is not None and not isinstance(context._scope, RequestScope):
+        origin = context._claimant()
+        scope._more().claimant = isolation.Claimant(context.request_id, origin)
+
+
 def _refuse_facts_beside(*facts: object) -> None:
     if any(fact is not None for fact in facts):
         raise ConfigurationError(
@@ -535,6 +543,8 @@ def managed_user_context(
     settings = defaults._default or default_settings() if fence is None else fence.settings
     scope = RequestScope(ctx.request_id, below if is_child else None, fence, settings)
     scope._context = bound_copy(ctx, scope)
+    if not is_child:
+        _take_over_claims(scope, ctx)
     session = ctx._session
     if cleanup_db_session and session is not None and not ctx.has_inherited_session:
         scope._finalisers().add(lambda: _close_session(scope, session), "close db_session")

@@ -627,4 +627,25 @@ MUTANTS: list[Mutant] = [
         "    return duplicate",
         LAW[7],
     ),
+    mutant(
+        "4: a session that was verified cannot be entered",
+        "isolation.py",
+        "if owner is None or owner is claimant.origin:",
+        "if owner is None:",
+        "tests/test_context.py",
+    ),
+    mutant(
+        "4: a context is a stranger to the scope it was entered with",
+        "isolation.py",
+        "if owner is claimant or (owner is not None and owner.origin is claimant):",
+        "if owner is claimant:",
+        "tests/test_context.py",
+    ),
+    mutant(
+        "4: one session may be in two open roots of one context",
+        "current.py",
+        "scope._more().claimant = isolation.Claimant(context.request_id, origin)",
+        "scope._more().claimant = origin",
+        "tests/test_context.py",
+    ),
 ]
