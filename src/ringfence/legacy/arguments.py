@@ -93,11 +93,17 @@ def canonical_arguments(
             _add_data(arguments, {"session_id": session_id}, "session_id")
     if "metadata" in arguments:
         deprecated("metadata=", 3)
-        lineage, rest = split_lineage(arguments.pop("metadata"), default_settings())
-        for key, value in lineage.items():
-            _set_once(arguments, key, value)
-        _add_data(arguments, rest, "metadata")
+        metadata = arguments.pop("metadata")
+        if metadata is not None:
+            _take_metadata(arguments, metadata)
     return arguments
+
+
+def _take_metadata(arguments: dict[str, Any], metadata: Mapping[str, Any]) -> None:
+    lineage, rest = split_lineage(metadata, default_settings())
+    for key, value in lineage.items():
+        _set_once(arguments, key, value)
+    _add_data(arguments, rest, "metadata")
 
 
 def _named(
@@ -150,9 +156,9 @@ def child_additions(
     Raises:
         InvalidContextError: a key that stands twice, or metadata that no context may have.
     """
-    _, rest = split_lineage(metadata, settings)
-    if not rest:
+    if metadata is None:
         return agent, audit
+    _, rest = split_lineage(metadata, settings)
     _refuse_doubles(rest, agent, audit, "metadata")
     to_audit = {key: value for key, value in rest.items() if key in inherited_audit}
     to_agent = {key: value for key, value in rest.items() if key not in inherited_audit}

@@ -137,7 +137,8 @@ class UserExecutionContext(canonical.UserExecutionContext):
         websocket_connection_id: str | None,
         metadata: Mapping[str, Any] | None,
     ) -> Self:
-        lineage, rest = split_lineage(metadata, default_settings())
+        given = {} if metadata is None else metadata
+        lineage, rest = split_lineage(given, default_settings())
         return cls(
             user_id,
             thread_id,

@@ -148,7 +148,7 @@ def _lineage(context: UserExecutionContext) -> dict[str, Any]:
 
 
 def split_lineage(
-    metadata: Mapping[str, Any] | None, settings: Settings
+    metadata: Mapping[str, Any], settings: Settings
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     The lineage that somebody's metadata state, and a copy of the rest, fit for a context.
@@ -156,8 +156,6 @@ def split_lineage(
     Raises:
         InvalidContextError: data that no context may have (`WrongTypeError` if no mapping).
     """
-    if metadata is None:
-        return {}, {}
     if not isinstance(metadata, Mapping):
         raise WrongTypeError(
             f"`metadata` must be a `dict`, not `{type(metadata).__name__}`.",
@@ -180,8 +178,6 @@ def replace_metadata(context: UserExecutionContext, metadata: Mapping[str, Any])
     """
     if isinstance(metadata, Metadata) and metadata._context is context:
         return  # `ctx.metadata |= {...}` assigns what it has just written to
-    if metadata is None:
-        metadata = {}
     lineage, rest = split_lineage(metadata, context._settings)
     for key, value in lineage.items():
         _refuse_other_lineage(context, key, value)

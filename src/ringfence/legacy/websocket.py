@@ -77,11 +77,11 @@ class WebSocketRegistry:
             )
         scope = context._scope if isinstance(context._scope, RequestScope) else here
         check_owner(context, scope.root, here)
-        kept = self._connected.get(context.request_id)
-        if kept is not None:  # ids can be chosen; another tree's is not taken over
-            check_owner(context, kept.scope.root, here)
+        ids = {context.request_id, scope.request_id}
+        for kept in filter(None, map(self._connected.get, ids)):
+            check_owner(kept.context, kept.scope.root, here)  # ids can be chosen
         _reserve(manager, context)
-        self._keep(_Connected(manager, context, scope))
+        self._keep(_Connected(manager, context, scope), ids)
 
     def context_of(self, request_id: str) -> UserExecutionContext:
         """
@@ -136,8 +136,7 @@ class WebSocketRegistry:
             above = above.parent
         return None
 
-    def _keep(self, connected: _Connected) -> None:
-        ids = {connected.context.request_id, connected.scope.request_id}
+    def _keep(self, connected: _Connected, ids: set[str]) -> None:
         connected.scope.callback(self._forget, connected, ids)
         for request_id in ids:
             self._connected[request_id] = connected
