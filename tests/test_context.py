@@ -743,6 +743,7 @@ async def test_a_context_that_was_verified_may_be_entered_with_its_session(
     ctx = _make(db_session=Session())
     assert validate_user_context(ctx) is ctx
     for _ in range(2):
+        assert ctx.verify_isolation()
         async with enter(ctx) as entered:
             assert entered.verify_isolation()
             assert ctx.verify_isolation()
@@ -750,6 +751,7 @@ async def test_a_context_that_was_verified_may_be_entered_with_its_session(
             with pytest.raises(SessionIsolationError):
                 _make(db_session=ctx.db_session).verify_isolation()
     assert ctx.verify_isolation()
+    assert len(ctx._claimant().claimed) == 1  # not one more each time
 
 
 @pytest.mark.parametrize("enter", [user_context, managed_user_context])

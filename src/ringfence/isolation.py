@@ -164,7 +164,10 @@ class IsolationRegistry:
             owner = self.owner_of(obj)
             if owner is claimant or (owner is not None and owner.origin is claimant):
                 return obj
-            if owner is None or owner is claimant.origin:
+            if owner is not None and owner is claimant.origin:
+                owner.claimed.remove(id(obj))  # it is the root's now
+                owner = None
+            if owner is None:
                 if len(claimant.claimed) >= limit:
                     raise ContextLimitError(
                         f"Request `{claimant.request_id}` owns {limit} objects already.",

@@ -630,8 +630,15 @@ MUTANTS: list[Mutant] = [
     mutant(
         "4: a session that was verified cannot be entered",
         "isolation.py",
-        "if owner is None or owner is claimant.origin:",
-        "if owner is None:",
+        "if owner is not None and owner is claimant.origin:",
+        "if False:",
+        "tests/test_context.py",
+    ),
+    mutant(
+        "4: a context that is entered again and again owns more and more",
+        "isolation.py",
+        "                owner.claimed.remove(id(obj))  # it is the root's now\n",
+        "",
         "tests/test_context.py",
     ),
     mutant(
