@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 import time
 import typing
 import warnings
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -114,6 +116,16 @@ def test_several_in_one_call_warn_one_by_one() -> None:
 
 def test_every_legacy_name_is_tried() -> None:
     assert {name for names in USES.values() for name in names} == set(SUCCESSORS)
+
+
+def test_every_legacy_name_is_on_the_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "migrating.md").read_text()
+    table = [line for line in page.splitlines() if line.startswith("|")]
+    for name, successor in SUCCESSORS.items():
+        word = re.sub(r"create_child_context\((.*)\)", r"\1", name).rstrip("=")
+        rows = [line for line in table if re.search(rf"\b{word}", line.rpartition(" | ")[0])]
+        new = re.findall(r"`(\w+)", successor)
+        assert any(all(each in row.rpartition(" | ")[2] for each in new) for row in rows), name
 
 
 @pytest.mark.parametrize("use", CANONICAL)
