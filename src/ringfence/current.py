@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 from . import isolation
 from . import settings as defaults
 from .checks import checked_data, checked_time
-from .context import UserExecutionContext, context_of
+from .context import C, UserExecutionContext, context_of
 from .drafts import bound_copy, derive_child, draft_of
 from .errors import ConfigurationError, InvalidContextError, WrongTypeError
 from .identifiers import _pool, generate_id
@@ -513,9 +513,7 @@ def _refuse_facts_beside(*facts: object) -> None:
         )
 
 
-def managed_user_context(
-    ctx: UserExecutionContext, cleanup_db_session: bool = True
-) -> AbstractAsyncContextManager[UserExecutionContext]:
+def managed_user_context(ctx: C, cleanup_db_session: bool = True) -> AbstractAsyncContextManager[C]:
     """
     Enter a context of your own making, and close its explicit session on every ending.
 

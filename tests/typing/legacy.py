@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from typing import Any, assert_type
 
 import ringfence
@@ -73,8 +74,9 @@ def functions(ctx: UserExecutionContext) -> None:
     register_shared_object(object())
     clear_shared_objects()
     clear_shared_object_registry()
-    assert_type(validate_user_context(ctx), ringfence.UserExecutionContext)
-    managed_user_context(ctx)
+    assert_type(validate_user_context(ctx), UserExecutionContext)
+    assert_type(validate_user_context(object()), ringfence.UserExecutionContext)
+    assert_type(managed_user_context(ctx), AbstractAsyncContextManager[UserExecutionContext])
     try:
         pass
     except (InvalidContextError, ContextIsolationError) as error:
