@@ -155,11 +155,11 @@ def test_one_site_warns_once_and_two_sites_twice() -> None:
 
 
 @pytest.mark.parametrize("action", ["default", "ignore"])
-def test_a_million_uses_cost_seconds(action: str) -> None:
-    """2 to 3 microseconds each, on the machine that this was measured on."""
+def test_a_million_uses_would_cost_seconds(action: str) -> None:
+    """1.3 to 3 microseconds each, where it was measured; the limit is 20."""
     began = time.process_time()
-    caught = _warned("for _ in range(1_000_000):\n    ctx.websocket_connection_id\n", action)
-    assert time.process_time() - began < 20
+    caught = _warned("for _ in range(250_000):\n    ctx.websocket_connection_id\n", action)
+    assert time.process_time() - began < 5
     assert len(caught) == (action == "default")
 
 

@@ -8,6 +8,8 @@ import pickle
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ringfence import InvalidContextError, SharedObjectError, WrongTypeError, register_shared_object
 from ringfence.legacy import UserExecutionContext
@@ -160,6 +162,29 @@ def test_a_shared_object_cannot_be_written() -> None:
     with pytest.raises(SharedObjectError):
         ctx.metadata = {"x": {"deep": shared}}
     assert ctx.metadata == {}
+
+
+KEYS = st.sampled_from(["a", "b", "both", "c", "d"])
+STEPS = st.one_of(
+    st.tuples(st.just("__setitem__"), KEYS, st.integers()),
+    st.tuples(st.just("setdefault"), KEYS, st.integers()),
+    st.tuples(st.just("pop"), KEYS, st.none()),
+    st.tuples(st.just("update"), st.dictionaries(KEYS, st.integers())),
+    st.tuples(st.just("__ior__"), st.dictionaries(KEYS, st.integers())),
+    st.tuples(st.just("get"), KEYS),
+    st.tuples(st.just("clear")),
+)
+
+
+@given(st.lists(STEPS, max_size=12))
+def test_whatever_is_done_to_it_a_dict_would_hold_the_same(steps: list[tuple[Any, ...]]) -> None:
+    ctx = _both()
+    kept, plain = ctx.metadata, ctx.metadata.copy()
+    for name, *arguments in steps:
+        said = getattr(ctx.metadata, name)(*arguments)
+        assert said == getattr(plain, name)(*arguments)
+        assert ctx.metadata == kept == plain == {**ctx.agent_context, **ctx.audit_metadata}
+        assert set(ctx.audit_metadata) <= {"b", "both"}
 
 
 # --- assigning --------------------------------------------------------------------------------
