@@ -238,6 +238,37 @@ def test_the_limit_is_a_setting() -> None:
 
 
 @pytest.mark.parametrize(
+    "data",
+    [
+        {"a": 1, "b": 2, "c": 3, "d": 4},
+        {"x": [1, 2, 3]},
+        {"x": (1, 2, [])},
+        {"x": {1, 2, 3}},
+        {"x": {"a": 1, "b": 2, "c": 3}},
+        {"x": [[1], [2]]},
+    ],
+)
+def test_items_are_counted_in_all_containers(data: dict[str, Any]) -> None:
+    assert isolated_copy(data, "data", 100, 5) == data
+    with pytest.raises(ContextLimitError, match=r"too many items.*`Settings.max_data_items`") as no:
+        isolated_copy(data, "data", 100, 3)
+    assert no.value.rule == "items"
+
+
+def test_the_limit_of_items_holds_for_roots_children_and_entered_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ringfence import settings as settings_module
+
+    ctx = _make(x=[1, 2, 3])
+    monkeypatch.setattr(settings_module, "_default", Settings(max_data_items=3))
+    with pytest.raises(ContextLimitError, match="`agent_context.*too many items"):
+        _make(x=[1, 2, 3])
+    with pytest.raises(ContextLimitError, match="`agent_context.*too many items"):
+        ctx.create_child_context("one")
+
+
+@pytest.mark.parametrize(
     "wrap",
     [lambda x: collections.deque([x]), lambda x: Card([], x), lambda x: Point(x, 1)],
     ids=["deque", "dataclass", "namedtuple"],

@@ -40,7 +40,7 @@ def checked_data(
             rule="reserved",
         )
     isolation.refuse_shared(data, field)
-    return isolated_copy(data, field, settings.max_data_depth)
+    return isolated_copy(data, field, settings.max_data_depth, settings.max_data_items)
 
 
 def checked_depth(depth: int, settings: Settings) -> int:

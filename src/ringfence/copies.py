@@ -36,7 +36,10 @@ _Path = tuple[Any, Any]  # the path of what holds it, or None; and the key. Text
 
 
 def isolated_copy(
-    data: dict[str, Any], field: str = "data", max_depth: int = 100
+    data: dict[str, Any],
+    field: str = "data",
+    max_depth: int = 100,
+    max_items: int = 100_000,
 ) -> dict[str, Any]:
     """
     A copy of `data` that shares no mutable object with it.
@@ -52,20 +55,24 @@ def isolated_copy(
     Args:
         field: how messages call it.
         max_depth: of nested containers.
+        max_items: of all containers together.
 
     Raises:
         SharedObjectError: a registered shared object is inside.
-        ContextLimitError: nested too deep.
+        ContextLimitError: nested too deep, or too much.
         InvalidContextError: a live object, such as a lock, a client or a function.
     """
     if type(data) is not dict:
         data = dict(data)  # a subclass may have another idea of `copy`
+    if len(data) > max_items:
+        raise _too_many((None, field))
     for key, value in data.items():
         if type(value) not in _PLAIN or type(key) not in _PLAIN:
             break
     else:
         return data.copy()
-    memo: dict[int, Any] = {}
+    memo = _Memo()
+    memo.items_left = max_items
     try:
         duplicate = _copy_dict(data, memo, (None, field), max_depth)
     except RecursionError:
@@ -74,7 +81,20 @@ def isolated_copy(
     return duplicate
 
 
-def _copy_value(value: Any, memo: dict[int, Any], path: _Path, left: int) -> Any:
+class _Memo(dict[int, Any]):
+    """Copies by the ids of their originals, as `copy.deepcopy` keeps them. Lives for one copy."""
+
+    __slots__ = ("items_left",)
+    items_left: int
+
+
+def _spend(items: int, memo: _Memo, path: _Path) -> None:
+    memo.items_left -= items
+    if memo.items_left < 0:
+        raise _too_many(path)
+
+
+def _copy_value(value: Any, memo: _Memo, path: _Path, left: int) -> Any:
     kind = type(value)
     if kind is dict or kind is list:
         known = memo.get(id(value))
@@ -95,6 +115,7 @@ def _copy_value(value: Any, memo: dict[int, Any], path: _Path, left: int) -> Any
     if left <= 0:
         raise _too_deep(path)
     if kind is tuple or kind is set or kind is frozenset:
+        _spend(len(value), memo, path)
         items = list(value)
         copies = [_copy_value(item, memo, path, left - 1) for item in items]
         is_immutable = kind is not set and all(map(operator.is_, items, copies))
@@ -102,7 +123,8 @@ def _copy_value(value: Any, memo: dict[int, Any], path: _Path, left: int) -> Any
     return _deep_copy(value, memo, path)
 
 
-def _copy_dict(value: Any, memo: dict[int, Any], path: _Path, left: int) -> dict[Any, Any]:
+def _copy_dict(value: Any, memo: _Memo, path: _Path, left: int) -> dict[Any, Any]:
+    _spend(len(value), memo, path)
     duplicate: dict[Any, Any] = value.copy()
     memo[id(value)] = duplicate
     for key, item in value.items():
@@ -113,7 +135,8 @@ def _copy_dict(value: Any, memo: dict[int, Any], path: _Path, left: int) -> dict
     return duplicate
 
 
-def _copy_list(value: Any, memo: dict[int, Any], path: _Path, left: int) -> list[Any]:
+def _copy_list(value: Any, memo: _Memo, path: _Path, left: int) -> list[Any]:
+    _spend(len(value), memo, path)
     duplicate: list[Any] = value.copy()
     memo[id(value)] = duplicate
     for index, item in enumerate(value):
@@ -122,7 +145,7 @@ def _copy_list(value: Any, memo: dict[int, Any], path: _Path, left: int) -> list
     return duplicate
 
 
-def _deep_copy(value: Any, memo: dict[int, Any], path: _Path) -> Any:
+def _deep_copy(value: Any, memo: _Memo, path: _Path) -> Any:
     try:
         duplicate = copy.deepcopy(value, memo)
     except RecursionError:
@@ -145,6 +168,16 @@ def _live(path: _Path, value: object, why: str) -> InvalidContextError:
         "`current_scope().enter(...)`.",
         field=place,
         rule="live",
+    )
+
+
+def _too_many(path: _Path) -> ContextLimitError:
+    place = _rendered(path)[:80]
+    return ContextLimitError(
+        f"`{place}` is one container too many: there are too many items.",
+        "Keep a context's data small, or raise `Settings.max_data_items`.",
+        field=place,
+        rule="items",
     )
 
 

@@ -13,6 +13,7 @@ LAW = {
     6: "tests/laws/test_6_generators.py",
     7: "tests/laws/test_7_data.py",
 }
+ISOLATION = "tests/test_isolation.py"
 TRIALS = "tests/laws/test_5_trials.py"
 
 MUTANTS: list[Mutant] = [
@@ -583,16 +584,30 @@ MUTANTS: list[Mutant] = [
         LAW[7],
     ),
     mutant(
+        "7: data is not bounded in size",
+        "copies.py",
+        "    if len(data) > max_items:\n        raise _too_many((None, field))\n",
+        "",
+        f"{ISOLATION}::test_items_are_counted_in_all_containers",
+    ),
+    mutant(
+        "7: nested data is not bounded in size",
+        "copies.py",
+        "    memo.items_left -= items\n",
+        "",
+        f"{ISOLATION}::test_items_are_counted_in_all_containers",
+    ),
+    mutant(
         "7: a child shares its parent's data",
         "drafts.py",
-        "data = isolated_copy(inherited, field, settings.max_data_depth) if inherited else {}",
+        "data = isolated_copy(inherited, field, *limits) if inherited else {}",
         "data = dict(inherited or {})",
         LAW[7],
     ),
     mutant(
         "7: an entered value shares its data",
         "drafts.py",
-        "            copied[slot] = isolated_copy(copied[slot], field, limit)\n",
+        "            copied[slot] = isolated_copy(copied[slot], field, *limits)\n",
         "            pass\n",
         LAW[7],
     ),
