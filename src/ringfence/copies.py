@@ -88,12 +88,6 @@ class _Memo(dict[int, Any]):
     items_left: int
 
 
-def _spend(items: int, memo: _Memo, path: _Path) -> None:
-    memo.items_left -= items
-    if memo.items_left < 0:
-        raise _too_many(path)
-
-
 def _copy_value(value: Any, memo: _Memo, path: _Path, left: int) -> Any:
     kind = type(value)
     if kind is dict or kind is list:
@@ -115,7 +109,9 @@ def _copy_value(value: Any, memo: _Memo, path: _Path, left: int) -> Any:
     if left <= 0:
         raise _too_deep(path)
     if kind is tuple or kind is set or kind is frozenset:
-        _spend(len(value), memo, path)
+        memo.items_left -= len(value)
+        if memo.items_left < 0:
+            raise _too_many(path)
         items = list(value)
         copies = [_copy_value(item, memo, path, left - 1) for item in items]
         is_immutable = kind is not set and all(map(operator.is_, items, copies))
@@ -124,7 +120,9 @@ def _copy_value(value: Any, memo: _Memo, path: _Path, left: int) -> Any:
 
 
 def _copy_dict(value: Any, memo: _Memo, path: _Path, left: int) -> dict[Any, Any]:
-    _spend(len(value), memo, path)
+    memo.items_left -= len(value)
+    if memo.items_left < 0:
+        raise _too_many(path)
     duplicate: dict[Any, Any] = value.copy()
     memo[id(value)] = duplicate
     for key, item in value.items():
@@ -136,7 +134,9 @@ def _copy_dict(value: Any, memo: _Memo, path: _Path, left: int) -> dict[Any, Any
 
 
 def _copy_list(value: Any, memo: _Memo, path: _Path, left: int) -> list[Any]:
-    _spend(len(value), memo, path)
+    memo.items_left -= len(value)
+    if memo.items_left < 0:
+        raise _too_many(path)
     duplicate: list[Any] = value.copy()
     memo[id(value)] = duplicate
     for index, item in enumerate(value):

@@ -593,8 +593,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "7: nested data is not bounded in size",
         "copies.py",
-        "    memo.items_left -= items\n",
-        "",
+        "    memo.items_left = max_items\n",
+        "    memo.items_left = 10**9\n",
         f"{ISOLATION}::test_items_are_counted_in_all_containers",
     ),
     mutant(
