@@ -98,7 +98,7 @@ class Settings:
         id_placeholders, id_prefixes: words that are no ids, or begin none, in any case.
         max_depth: of child contexts; the root has depth 0.
         max_data_depth: nesting of a context's data.
-        max_data_items: of a context's data, those of nested containers included.
+        max_data_items: of a context's data, those of nested plain containers included.
         max_headers: of a request; one more is answered with 431.
         max_header_bytes: of the values of a request's headers together; so is one more.
         max_owned: objects that one request tree may own in the registry.

@@ -24,4 +24,7 @@ class Leg:
         cast(Callable[[Report], None], module.run)(report)
 
 
-LEGS: dict[str, Leg] = {leg.name: leg for leg in ()}
+LEGS: dict[str, Leg] = {
+    leg.name: leg
+    for leg in (Leg("malformed", "ids, headers, data and tokens that nobody may take", 1),)
+}

@@ -44,12 +44,14 @@ class Report:
     """
     Handed to a leg: how much to do, from which seed; takes what it found.
 
-    A leg that finds a fault calls `fault` with one line that repeats it.
+    A leg that finds a fault calls `fault` with one line that repeats it; `only` is then the part of
+    the leg that the fault was in.
     """
 
     leg: str
     seed: int
     is_short: bool = False
+    only: str = ""
     out: TextIO = attrs.field(factory=lambda: sys.stdout)
     figures: list[Figure] = attrs.field(factory=list)
     faults: list[str] = attrs.field(factory=list)
