@@ -347,7 +347,7 @@ async def run(report: Report) -> None:
     makers = {rule: make for rule, make in RULES.items() if tally.chosen(rule)}
     if not makers:
         return
-    each = report.size(1_500, 40)
+    each = report.size(1_000, 40)
     counts = {"taken": 0, "refused": 0, "shared by a naive copy": 0}
     for done, (rule, make) in enumerate(makers.items()):
         rng = tally.random(rule)

@@ -243,12 +243,12 @@ def _offer(
     ways = _endless(list(doors.items()))
     for _ in range(times):
         value = make(rng)
-        (_, field), door = next(ways)
+        (name, field), door = next(ways)
         if is_id(value):
             tally.fault(rule, "is an id after all", value)
         if isinstance(value, str) and type(value) is str:
-            for name, passes in WEAK.items():
-                weak[name] += bool(passes(value))
+            for weakness, passes in WEAK.items():
+                weak[weakness] += bool(passes(value))
         tally.begin()
         try:
             door(value)
@@ -259,7 +259,7 @@ def _offer(
                 tally.fault(rule, f"is refused as `{getattr(error, 'field', None)}`", value)
         else:
             tally.end(rule)
-            tally.taken(rule, (door, value))
+            tally.taken(rule, (name, field, value))
 
 
 def _endless(items: list[Any]) -> Iterator[Any]:

@@ -22,7 +22,7 @@ KEYS = {"alice-1": b"Bearer key-of-alice", "bob-22": b"Bearer key-of-bob"}
 PATIENCE = 0.25
 """Seconds without a byte after which a server waits for the rest of a request."""
 
-AT_ONCE = 8
+AT_ONCE = 16
 
 Make = Callable[[Random], bytes]
 
@@ -107,11 +107,11 @@ class Answer:
     body: bytes
 
 
-def ask(port: int, raw: bytes) -> Answer:
+def ask(port: int, raw: bytes, patience: float = PATIENCE) -> Answer:
     """Status 0: the server closed the connection, or waits for more."""
     received = b""
     with socket.create_connection((HOST, port), timeout=10) as wire:
-        wire.settimeout(PATIENCE)
+        wire.settimeout(patience)
         with suppress(OSError):  # what it does not want to read it need not take
             wire.sendall(raw)
         with suppress(OSError):
@@ -135,7 +135,8 @@ class Count:
 
     def judge(self, rule: str, raw: bytes, answer: Answer) -> None:
         self.statuses[answer.status] += 1
-        if answer.status == 200 and (rule in NOBODY or answer.body != b'["alice-1","alice-1"]'):
+        seen = answer.body.partition(b"]")[0]  # what follows answers what the server took for more
+        if answer.status == 200 and (rule in NOBODY or seen != b'["alice-1","alice-1"'):
             self.believed += 1
             self.fault(rule, raw, answer)
         if answer.status >= 500:
@@ -169,7 +170,7 @@ def _attack(report: Report, parser: str, served: Served) -> None:
         rule, raw = made[number]
         count.judge(rule, raw, ask(served.port, raw))
         if number % 5 == 0:  # and the next one, of somebody else
-            answer = ask(served.port, _good("bob-22"))
+            answer = ask(served.port, _good("bob-22"), patience=10)
             count.good += answer == Answer(200, b'["bob-22","bob-22"]')
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
