@@ -26,5 +26,8 @@ class Leg:
 
 LEGS: dict[str, Leg] = {
     leg.name: leg
-    for leg in (Leg("malformed", "ids, headers, data and tokens that nobody may take", 1),)
+    for leg in (
+        Leg("malformed", "ids, headers, data and tokens that nobody may take", 1),
+        Leg("machine", "scopes, children and owned objects in any order of steps", 1),
+    )
 }
