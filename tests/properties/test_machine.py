@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from .machine import Scopes
 
 
+@pytest.mark.timeout(180)  # to shorten what fails takes longer than to find it
 def test_in_any_order_of_steps_everybody_is_who_they_are() -> None:
     run_state_machine_as_test(
         Scopes,
