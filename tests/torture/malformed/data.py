@@ -342,11 +342,12 @@ async def _child(field: str, value: Any) -> Any:
     return found
 
 
-async def run(report: Report) -> None:
+async def run(report: Report) -> int:
+    """How many malformed ones were offered."""
     tally = Tally("data", report, limit=0.25)  # a hundred thousand items take their time
     makers = {rule: make for rule, make in RULES.items() if tally.chosen(rule)}
     if not makers:
-        return
+        return 0
     each = report.size(1_000, 40)
     counts = {"taken": 0, "refused": 0, "shared by a naive copy": 0}
     for done, (rule, make) in enumerate(makers.items()):
@@ -362,6 +363,7 @@ async def run(report: Report) -> None:
     report.control("data: taken whole and apart", counts["taken"])
     report.control("data: refused with the field and a rule", counts["refused"])
     report.control("data: shared by a copy of one level", counts["shared by a naive copy"])
+    return tally.offered.total()
 
 
 async def _offer(

@@ -273,12 +273,13 @@ async def ask(app: Any, raw: Raw) -> int:
     return status
 
 
-async def run(report: Report) -> None:
+async def run(report: Report) -> int:
+    """How many malformed ones were offered."""
     tally = Tally("headers", report)
     makers = {rule: make for rule, make in {**REFUSED, **IGNORED}.items() if tally.chosen(rule)}
     if not makers:
-        return
-    each = report.size(8_000, 1_000)
+        return 0
+    each = report.size(5_200, 1_000)
     seen = Seen()
     app = UserContextMiddleware(seen, fence=Ringfence(), identify=identify)
     wrong = naive = 0
@@ -294,6 +295,7 @@ async def run(report: Report) -> None:
         report.must("headers: answers that the page does not promise", wrong, "== 0")
         report.control("headers: believed by a naive reader", naive)
         await _accept(report, each * len(makers), app, seen)
+    return tally.offered.total()
 
 
 async def _offer(tally: Tally, rule: str, app: Any, seen: Seen, raw: Raw) -> bool:

@@ -213,12 +213,13 @@ WEAK: dict[str, Callable[[str], object]] = {
 }
 
 
-async def run(report: Report) -> None:
+async def run(report: Report) -> int:
+    """How many malformed ones were offered."""
     tally = Tally("ids", report)
     rules = {rule: make for rule, make in RULES.items() if tally.chosen(rule)}
     if not rules:
-        return
-    each = report.size(36_000, 1_000)
+        return 0
+    each = report.size(38_000, 1_000)
     weak = dict.fromkeys(WEAK, 0)
     doors = _doors()
     async with user_context("alice-1"):  # where children are opened
@@ -229,6 +230,7 @@ async def run(report: Report) -> None:
     for name, count in weak.items():
         report.control(f"ids: accepted by {name}", count)
     await _accept(report, each * len(rules), doors)
+    return tally.offered.total()
 
 
 def _offer(

@@ -15,10 +15,11 @@ TOKENS = 50
 RULES = ("a bit turned", "cut")
 
 
-async def run(report: Report) -> None:
+async def run(report: Report) -> int:
+    """How many malformed ones were offered."""
     tally = Tally("tokens", report)
     if not any(map(tally.chosen, RULES)):
-        return
+        return 0
     read = BearerToken(SECRET)
     rng = Random(f"{report.seed} tokens")
     made = [token(rng.choice(USERS), rng.getrandbits(60)) for _ in range(report.size(TOKENS, 2))]
@@ -42,6 +43,7 @@ async def run(report: Report) -> None:
     report.control("tokens: believed by a reader that checks no signature", unsigned)
     accepted = sum(read.identity(whole.decode()).user_id in USERS for whole in made)
     report.control("tokens: whole ones that were accepted", accepted, f"== {len(made)}")
+    return tally.offered.total()
 
 
 def _mutations(whole: bytes) -> Iterator[tuple[str, str]]:
