@@ -73,8 +73,9 @@ class Report:
         self._take(Figure(what, seen, rule))
 
     def control(self, what: str, seen: float, rule: str = "> 0") -> None:
-        """That the same harness can find it, seen in the same run."""
-        self._take(Figure(what, seen, rule, is_control=True))
+        """That the same harness can find it, seen in the same run; of a part it says nothing."""
+        if not self.only:
+            self._take(Figure(what, seen, rule, is_control=True))
 
     def fault(self, what: str, replay: str) -> None:
         """A promise that was broken, with the command that repeats it."""
