@@ -586,7 +586,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "7: data is not bounded in size",
         "copies.py",
-        "    if len(data) > max_items:\n        raise _too_many((None, field))\n",
+        "        if len(data) > max_items:\n            raise _too_many((None, field))\n",
         "",
         f"{ISOLATION}::test_items_are_counted_in_all_containers",
     ),
