@@ -193,7 +193,7 @@ MUTANTS: list[Mutant] = [
         "8: one of two Authorization headers is chosen",
         "integrations/asgi.py",
         "        if names.count(name) > 1:",
-        "    if False:",
+        "        if False:",
         f"{ASGI}::test_headers_are_bounded",
     ),
     mutant(
