@@ -16,13 +16,14 @@ import importlib
 import os
 import pkgutil
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from . import __path__ as here
+from . import warm
 from .mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,28 +34,21 @@ def load() -> list[Mutant]:
     """Every mutant of every module of this package that has a list of them."""
     found: list[Mutant] = []
     for module in pkgutil.iter_modules(here):
-        if module.name not in ("__main__", "mutant"):
+        if module.name not in ("__main__", "mutant", "warm"):
             found += importlib.import_module(f"{__package__}.{module.name}").MUTANTS
     return found
 
 
 def run_tests(source: Path, tests: tuple[str, ...], limit: float = 120) -> tuple[bool, str]:
     """Whether the tests pass against the library in `source` in time, and what they printed."""
-    environ = os.environ | {"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    try:
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=limit,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return False, "timed out"
-    return done.returncode == 0, done.stdout + done.stderr
+    with tempfile.NamedTemporaryFile("r") as output:
+        process = warm.start(source, ROOT, tests, output.name)
+        process.join(limit)
+        if process.exitcode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.join()
+            return False, "timed out"
+        return process.exitcode == 0, output.read()
 
 
 def judge(mutant: Mutant) -> tuple[str, str]:

@@ -28,6 +28,8 @@ class Leg:
 LEGS: dict[str, Leg] = {
     leg.name: leg
     for leg in (
+        Leg("malformed", "ids, headers, data and tokens that nobody may take", 1),
+        Leg("machine", "scopes, children and owned objects in any order of steps", 1),
         Leg("postgres", "mixed users over pools of PostgreSQL, cancelled and cut off", 2, True),
         Leg("proxy", "mixed users through a bad network to PostgreSQL", 2, True),
         Leg("row_security", "role by table by command by whose row, and the ways round", 2, True),
