@@ -9,7 +9,9 @@ from typing import Any
 __all__ = ["main"]
 
 # name -> (the extra it needs, one line for --help); `command` of the module so named is run
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "torture": ("torture", "Try to mix up the users of your own application."),
+}
 
 
 def main() -> None:

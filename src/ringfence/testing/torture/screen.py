@@ -1,0 +1,43 @@
+"""What a terminal shows of a report."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .report import Report
+
+__all__ = ["show"]
+
+COLUMNS = ("requests", "answers", "refused", "disconnects", "cut", "own canaries", "faults", "leaks")
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the whole report: what was done, what was and was not observed, what was found."""
+    console.print(_table(report))
+    for what in report.observed:
+        _line(console, f"[dim]observed[/dim]      {escape(what)}")
+    for what in report.not_observed:
+        _line(console, f"[yellow]not observed[/yellow]  {escape(what)}")
+    for line in report.findings():
+        style = "dim" if line.startswith("  replay") else "red"
+        _line(console, f"[{style}]{escape(line)}[/{style}]")
+    colour = "green" if report.is_clean else "bold red"
+    _line(console, f"[{colour}]{escape(report.verdict)}[/{colour}]")
+    _line(console, f"seed {report.seed}, {report.seconds:.1f} s; again: {escape(report.replay())}")
+
+
+def _line(console: Console, text: str) -> None:
+    """Not broken: a replay is to be copied."""
+    console.print(text, soft_wrap=True, highlight=False)
+
+
+def _table(report: Report) -> Table:
+    table = Table(title=escape(f"{report.app}, {report.users} users"), title_justify="left")
+    table.add_column("attack")
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
+    for attack, counts in report.done.items():
+        table.add_row(attack, *(f"{counts[column]:,}" for column in COLUMNS))
+    return table
