@@ -52,8 +52,8 @@ def _canary(seed: int, n: int) -> str:
 
 
 def excerpt(data: bytes, place: int) -> str:
-    """What stands around a canary, on one line."""
-    begin = max(0, place - _AROUND)
+    """What stands around a canary, of its own line."""
+    begin = max(0, place - _AROUND, data.rfind(b"\n", 0, place) + 1)
     piece = data[begin : place + SIZE + _AROUND].decode("utf-8", "replace")
     return " ".join(piece.split())
 

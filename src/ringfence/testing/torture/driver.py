@@ -188,7 +188,7 @@ class Driver:
             wire = await do(wire, turn)
         except OSError as error:
             if not self._server.is_alive:
-                self._stop(f"the server ended: {self._server.said()[-500:]}")
+                self._stop(f"the server ended; its last words: {self._server.said()[-500:].strip()}")
             else:
                 self._fault(f"no connection ({error})", turn, turn.steps[0])
             return None
@@ -265,9 +265,9 @@ class Driver:
                 head = await exchange.wire.answer(exchange.sent, exchange.watch.feed, **reading)
         except TimeoutError:
             self._no_answer(exchange)
-        except Cut as cut:
+        except Cut:
             if not may_be_cut:
-                self._fault(f"no answer, the connection was cut {cut}".rstrip(), *_of(exchange))
+                self._fault("no answer, the connection was cut", *_of(exchange))
             self._report.did(exchange.turn.attack, "cut")
         self._judge(exchange)
         if head is not None:
@@ -382,8 +382,8 @@ class Driver:
         except TimeoutError:
             if patience is None:
                 self._no_answer(exchange)
-        except Cut as cut:
-            self._fault(f"the WebSocket was cut {cut}".rstrip(), *_of(exchange))
+        except Cut:
+            self._fault("the WebSocket was cut", *_of(exchange))
         if patience is None:
             exchange.wire.close()
         else:

@@ -10,7 +10,11 @@ from .report import Report
 
 __all__ = ["show"]
 
-COLUMNS = ("requests", "answers", "refused", "disconnects", "cut", "own canaries", "faults", "leaks")
+COLUMNS = {
+    "requests": "sent", "answers": "judged", "refused": "refused", "disconnects": "left",
+    "cut": "cut", "own canaries": "own", "faults": "faults", "leaks": "leaks",
+}  # fmt: skip
+"""What is counted, and the head of its column."""
 
 
 def show(report: Report, console: Console) -> None:
@@ -36,7 +40,7 @@ def _line(console: Console, text: str) -> None:
 def _table(report: Report) -> Table:
     table = Table(title=escape(f"{report.app}, {report.users} users"), title_justify="left")
     table.add_column("attack")
-    for column in COLUMNS:
+    for column in COLUMNS.values():
         table.add_column(column, justify="right")
     for attack, counts in report.done.items():
         table.add_row(attack, *(f"{counts[column]:,}" for column in COLUMNS))

@@ -33,7 +33,7 @@ SERVERS: dict[str, dict[str, str]] = {
 """uvicorn's event loops and parsers; they hand down context variables on different ways."""
 
 START = 30.0  # seconds that an application may take to start
-STOP = 10.0
+STOP = 5.0  # that it may take to end; then it is killed
 
 
 def default_servers() -> list[str]:

@@ -27,6 +27,7 @@ ATTACKS = {
 
 _NAMES = list(ATTACKS)
 _WEIGHTS = [weight for weight, _ in ATTACKS.values()]
+NOBODY = 0.4  # of the requests that come after somebody's: they would show whose context it was
 _CREDENTIALS = ("authorization", "cookie")
 _STEPS = {"keepalive": (1, 3), "pipelined": (2, 5), "big_body": (2, 3)}
 
@@ -89,7 +90,8 @@ class Workload:
             steps = self._big_body(random)
         else:
             low, high = _STEPS.get(attack, (1, 1))
-            steps = [self._step(random) for _ in range(random.randint(low, high))]
+            count = random.randint(low, high)
+            steps = [self._step(random, NOBODY if index else 0.1) for index in range(count)]
         if steps is None:
             attack, steps = "keepalive", [self._step(random)]
         if isinstance(steps[0].request, WebSocket):  # the scenario has nothing else
@@ -100,15 +102,15 @@ class Workload:
         user = random.randrange(self.canaries.users)
         return user, self.scenario.requests(user, self.canaries.of(user))
 
-    def _step(self, random: Random) -> Step:
-        """A request over HTTP; now and then one that reads, by nobody."""
+    def _step(self, random: Random, nobody: float = 0.1) -> Step:
+        """A request over HTTP; of those that read, some are nobody's."""
         for _ in range(20):
             user, asked = self._round(random)
             http = [one for one in asked if isinstance(one, Request)]
             if http:
                 request = random.choice(http)
                 may_be_nobody = request.method == "GET" and self.scenario.asks_as_nobody
-                is_nobody = random.random() < 0.2 and may_be_nobody
+                is_nobody = random.random() < nobody and may_be_nobody
                 return Step.of(user, request, is_nobody)
         user, asked = self._round(random)
         return Step.of(user, asked[0])
@@ -119,7 +121,7 @@ class Workload:
         if not bodies:
             return None
         request = random.choice(bodies)
-        after = [self._step(random) for _ in range(random.randint(1, 2))]
+        after = [self._step(random, NOBODY) for _ in range(random.randint(1, 2))]
         return [Step.of(user, request), *after]
 
     def _websocket(self, random: Random) -> list[Step] | None:
