@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from .tables import Base
 
+URL_VARIABLE = "RINGFENCE_EXAMPLE_DATABASE_URL"
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
 
@@ -30,4 +31,6 @@ def open_engine(url: str) -> AsyncEngine:
 
 async def create_tables(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":  # so that readers need not wait for who writes
+            await connection.exec_driver_sql("pragma journal_mode=wal")
         await connection.run_sync(Base.metadata.create_all)

@@ -507,6 +507,7 @@ class Driver:
                 )
             )  # fmt: skip
         report.leak_count += facts["counts"].get("foreign", 0) - len(facts["heard"])
+        report.raised.update(facts["raised"])
         self._say_what_was_observed(facts)
 
     def _say_what_was_observed(self, facts: dict[str, Any]) -> None:

@@ -54,6 +54,7 @@ class Observer:
         self._heard: list[dict[str, Any]] = []
         self._counts: Counter[str] = Counter()
         self._most: Counter[str] = Counter()
+        self._raised: Counter[str] = Counter()
         self._roots_before: set[Any] = set()
         self._pools = _Pools()
         self._is_hearing = threading.local()
@@ -77,6 +78,10 @@ class Observer:
 
         try:
             await self._app(scope, receive, counted)
+        except Exception as error:
+            if len(self._raised) < MOST:
+                self._raised[f"{turn.partition(' ')[2]}: {_text_of_error(error)}"] += 1
+            raise
         finally:
             _asked.reset(token)
 
@@ -172,12 +177,13 @@ class Observer:
         await _respond(send, 200, self.facts())
 
     def facts(self) -> dict[str, Any]:
-        """What is open now and was at most, which tasks run, and what was heard."""
+        """What is open now and was at most, which tasks run, what was heard and raised."""
         return {
             "open": self._open(),
             "most": dict(self._most),
             "tasks": self._tasks(),
             "heard": self._heard,
+            "raised": dict(self._raised),
             "counts": dict(self._counts),
         }
 
@@ -246,6 +252,13 @@ def _text_of(record: logging.LogRecord) -> str:
     if record.exc_info and record.exc_info[1] is not None:
         said.append(str(record.exc_info[1]))
     return " ".join(said)
+
+
+def _text_of_error(error: BaseException) -> str:
+    """The innermost of a group's first: it names the cause."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"[:200]
 
 
 def _take_mark(scope: Any) -> str:

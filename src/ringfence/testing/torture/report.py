@@ -93,6 +93,8 @@ class Report:
         observed: what was looked at, in words; each with a figure that is not zero.
         not_observed: what could not be looked at, and why.
         kinds: how many requests of each kind.
+        raised: the exceptions that came out of the application; as words to faults, not found
+            faults themselves, for clients that leave cause some.
     """
 
     app: str
@@ -109,6 +111,7 @@ class Report:
     left: list[str] = attrs.field(factory=list)
     done: dict[str, Counter[str]] = attrs.field(factory=dict)
     kinds: Counter[str] = attrs.field(factory=Counter)
+    raised: Counter[str] = attrs.field(factory=Counter)
     observed: list[str] = attrs.field(factory=list)
     not_observed: list[str] = attrs.field(factory=list)
     seconds: float = 0.0
@@ -189,6 +192,9 @@ class Report:
                 lines += [str(one), f"  replay: {one.replay}"]
             if count > len(shown):
                 lines.append(f"... and {count - len(shown):,} more of these")
+        if self.fault_count:
+            raised = self.raised.most_common(SHOWN)
+            lines += [f"raised {count} times, in {what}" for what, count in raised]
         return lines + [f"left open: {what}" for what in self.left]
 
     def __str__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -81,7 +82,7 @@ def torture(
         options=tuple(
             word
             for name, value in (server_options or {}).items()
-            for word in ("--server-option", f"{name}={value}")
+            for word in ("--server-option", f"{name}={_written(value)}")
         ),
     )
     limits = Limits(min(connections, requests), timeout, grace, time_limit)
@@ -101,6 +102,10 @@ def torture(
     report.seconds = time.monotonic() - began
     _say_what_was_not_tried(report, wrapped)
     return report
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _check(users: int, requests: int, only: Collection[str]) -> None:
