@@ -17,8 +17,10 @@ from pathlib import Path
 from fastapi import FastAPI
 from sqlalchemy import select
 
+from ringfence import Settings
 from ringfence.testing.torture import Request, WebSocket
 
+from . import language_model
 from .app import create_app
 from .database import URL_VARIABLE, open_engine, sqlite_url
 from .tables import Message, Note, Summary
@@ -27,7 +29,10 @@ from .tokens import KEY_VARIABLE, bearer, issue
 
 def create() -> FastAPI:
     """The service, in the server's process; key and address come from the scenario's."""
-    return create_app(os.environ[URL_VARIABLE], bearer(os.environ[KEY_VARIABLE]))
+    language_model.PACE = 0.001  # at its own, a summary of a thousand notes takes minutes
+    # A commit may wait for a long row of others: SQLite lets one write at a time.
+    settings = Settings(finaliser_timeout=10)
+    return create_app(os.environ[URL_VARIABLE], bearer(os.environ[KEY_VARIABLE]), settings=settings)
 
 
 class Scenario:

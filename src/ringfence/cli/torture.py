@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,9 +61,7 @@ EPILOG = "\b\nAttacks, for --only:\n" + "\n".join(
 @click.option(
     "--grace", default=5.0, show_default=True, help="Seconds for what outlives its request."
 )
-@click.option(
-    "--time-limit", default=600.0, show_default=True, help="Seconds for each server."
-)
+@click.option("--time-limit", default=600.0, show_default=True, help="Seconds for each server.")
 @click.option("--json", "file", metavar="FILE", help="Write the report there too; `-` is stdout.")
 @click.option(
     "--init", is_flag=True, help=f"Write a scenario to start from, to APP or `{FILE}`, and end."
@@ -104,6 +103,11 @@ def command(
             )
     except RingfenceError as error:
         click.echo(f"ringfence: it could not run. {error.fact}\n{error.remedy}", err=True)
+        sys.exit(COULD_NOT_RUN)
+    except (click.ClickException, click.Abort):
+        raise
+    except Exception:  # a mistake of the kit must not look like one of the application
+        traceback.print_exc()
         sys.exit(COULD_NOT_RUN)
     _tell(report, file)
     sys.exit(0 if report.is_clean else FOUND)

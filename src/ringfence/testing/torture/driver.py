@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
@@ -23,6 +23,7 @@ __all__ = ["Driver", "Limits"]
 
 WARM_UP = "warm_up"
 IDLE = 3.0  # seconds after which a server may close a connection without a word
+SLOW_READS = 200  # then the rest is read at once: a long answer is not a lost one
 UNANSWERED = 20  # requests without an answer: the rest would take for ever
 
 
@@ -45,7 +46,12 @@ class Exchange:
     wire: Connection
     after: str
     watch: Watch
-    sent: Sent | None = None
+    _sent: Sent | None = None
+
+    @property
+    def sent(self) -> Sent:
+        """As it goes over the wire; a WebSocket's handshake does not go this way."""
+        return cast(Sent, self._sent)
 
     @property
     def name(self) -> str:
@@ -183,12 +189,16 @@ class Driver:
         if self._stopped:
             return wire
         try:
-            if wire is None or time.monotonic() - wire.used > IDLE:
-                wire = await self._connect()
+            if wire is not None and time.monotonic() - wire.used > IDLE:
+                wire.close()
+                wire = None
+            wire = wire or await self._connect()
             wire = await do(wire, turn)
         except OSError as error:
             if not self._server.is_alive:
-                self._stop(f"the server ended; its last words: {self._server.said()[-500:].strip()}")
+                self._stop(
+                    f"the server ended; its last words: {self._server.said()[-500:].strip()}"
+                )
             else:
                 self._fault(f"no connection ({error})", turn, turn.steps[0])
             return None
@@ -210,11 +220,10 @@ class Driver:
         del wire.past[:-20]
         self._report.did(turn.attack, "requests")
         self._report.kinds[step.request.kind] += 1
-        exchange = Exchange(turn, step, wire, after, Watch(self._canaries))
+        sent = None
         if isinstance(step.request, Request):
-            mark = self._mark(turn, step)
-            exchange.sent = Sent(step.request, self._headers(step), mark, pad)
-        return exchange
+            sent = Sent(step.request, self._headers(step), self._mark(turn, step), pad)
+        return Exchange(turn, step, wire, after, Watch(self._canaries), sent)
 
     def _mark(self, turn: Turn, step: Step) -> str:
         return f"{'-' if step.is_nobody else step.user} {turn.attack} {step.request.kind}".encode(
@@ -241,7 +250,7 @@ class Driver:
     ) -> Connection | None:
         """One request and its answer; the connection, if it can be used again."""
         exchange = self._begin(wire, turn, step, pad)
-        if exchange.sent is None:
+        if isinstance(step.request, WebSocket):
             await self._converse(exchange)
             return None
         await self._within(wire.write(exchange.sent.data))
@@ -258,7 +267,6 @@ class Driver:
         self, exchange: Exchange, may_be_cut: bool = False, **reading: Any
     ) -> Head | None:
         """Read and judge an answer; `None` if it did not come."""
-        assert exchange.sent is not None
         head = None
         try:
             async with asyncio.timeout(self._limits.answer):
@@ -285,7 +293,7 @@ class Driver:
 
     async def _pipelined(self, wire: Connection, turn: Turn) -> Connection | None:
         exchanges = [self._begin(wire, turn, step) for step in turn.steps]
-        data = b"".join(exchange.sent.data for exchange in exchanges if exchange.sent)
+        data = b"".join(exchange.sent.data for exchange in exchanges)
         await self._within(wire.write(data))
         head: Head | None = None
         for exchange in exchanges:
@@ -299,23 +307,27 @@ class Driver:
 
     async def _big_body(self, wire: Connection, turn: Turn) -> Connection | None:
         big, *others = turn.steps
-        assert isinstance(big.request, Request)
-        pad = max(0, BIG + 1 + turn.random.randrange(BIG) - len(big.request.content))
+        pad = max(0, BIG + 1 + turn.random.randrange(BIG) - len(cast(Request, big.request).content))
         kept = await self._ask(wire, turn, big, pad)
         if kept is None:
             kept = await self._connect()
         return await self._one_by_one(kept, attrs.evolve(turn, steps=tuple(others)))
 
     async def _slow(self, wire: Connection, turn: Turn) -> Connection | None:
-        async def pause() -> None:
-            await asyncio.sleep(turn.random.random() * 0.004)
+        piece, reads = turn.random.choice((1, 16, 64, 256)), 0
 
-        piece = turn.random.choice((1, 16, 64, 256))
-        return await self._ask(wire, turn, turn.steps[0], piece=piece, pause=pause)
+        async def pace() -> int:
+            nonlocal reads
+            reads += 1
+            if reads > SLOW_READS:
+                return BIG
+            await asyncio.sleep(turn.random.random() * 0.004)
+            return piece
+
+        return await self._ask(wire, turn, turn.steps[0], pace=pace)
 
     async def _reset_response(self, wire: Connection, turn: Turn) -> None:
         exchange = self._begin(wire, turn, turn.steps[0])
-        assert exchange.sent is not None
         enough = turn.random.randint(1, 4)
         pieces = 0
 
@@ -327,7 +339,9 @@ class Driver:
         await self._within(wire.write(exchange.sent.data))
         try:
             async with asyncio.timeout(self._limits.answer):
-                await wire.answer(exchange.sent, take, piece=256, is_enough=lambda: pieces >= enough)
+                await wire.answer(
+                    exchange.sent, take, pace=_bit_by_bit, is_enough=lambda: pieces >= enough
+                )
         except TimeoutError:
             self._no_answer(exchange)
         except Cut:
@@ -338,7 +352,6 @@ class Driver:
 
     async def _reset_request(self, wire: Connection, turn: Turn) -> None:
         exchange = self._begin(wire, turn, turn.steps[0])
-        assert exchange.sent is not None
         data = exchange.sent.data
         await self._within(wire.write(data[: turn.random.randint(1, len(data) - 1)]))
         await asyncio.sleep(turn.random.random() * 0.005)
@@ -347,7 +360,6 @@ class Driver:
 
     async def _timed_out(self, wire: Connection, turn: Turn) -> None:
         exchange = self._begin(wire, turn, turn.steps[0])
-        assert exchange.sent is not None
         await self._within(wire.write(exchange.sent.data))
         try:
             async with asyncio.timeout(turn.random.random() * 0.05):
@@ -369,8 +381,7 @@ class Driver:
 
     async def _converse(self, exchange: Exchange, patience: float | None = None) -> None:
         """A WebSocket to its end, or until the client's patience is over."""
-        asked = exchange.step.request
-        assert isinstance(asked, WebSocket)
+        asked = cast(WebSocket, exchange.step.request)
         status = 0
         limit = self._limits.answer * (1 + len(asked.messages)) if patience is None else patience
         mark = self._mark(exchange.turn, exchange.step)
@@ -440,7 +451,9 @@ class Driver:
             self._report.did(turn.attack, "refused")
         elif not step.request.is_right(status):
             self._fault(f"unexpected {status}", *_of(exchange))
-        elif step.request.echoes and not step.is_nobody and step.user not in exchange.watch.excerpts:
+        elif (
+            step.request.echoes and not step.is_nobody and step.user not in exchange.watch.excerpts
+        ):
             self._fault("the answer lacks its own user's canary", *_of(exchange))
 
     def _no_answer(self, exchange: Exchange) -> None:
@@ -551,6 +564,10 @@ _OPEN = {
 
 def _of(exchange: Exchange) -> tuple[Turn, Step, Connection]:
     return exchange.turn, exchange.step, exchange.wire
+
+
+async def _bit_by_bit() -> int:
+    return 256
 
 
 async def _awaited(work: Awaitable[None]) -> None:

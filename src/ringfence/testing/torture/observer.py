@@ -124,7 +124,7 @@ class Observer:
             finally:
                 self._is_hearing.now = False
 
-        logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]
+        logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign, assignment]
         self._restore.append(lambda: setattr(logging.Logger, "callHandlers", heard))
         for name in ("stdout", "stderr"):
             plain = getattr(sys, name)

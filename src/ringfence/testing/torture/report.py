@@ -123,9 +123,11 @@ class Report:
 
     def assert_clean(self) -> None:
         """
+        For tests: pass if nothing was found.
+
         Raises:
-            AssertionError: something was found; its message is the report.
-        """  # noqa: D205, D400, D415 - the section says it all
+            AssertionError: something was; its message is the report.
+        """
         if not self.is_clean:
             raise AssertionError(str(self))
 

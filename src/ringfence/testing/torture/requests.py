@@ -65,8 +65,13 @@ def _messages(given: Iterable[Any]) -> tuple[str | bytes, ...]:
     return tuple(one if isinstance(one, (str, bytes)) else json.dumps(one) for one in given)
 
 
-def _plain_kind(method: str, path: str) -> str:
-    return f"{method} {_CANARY.sub('…', path.partition('?')[0])}"
+def _plain_kind(asked: Any) -> str:
+    """Method and path: what the requests of all users have in common."""
+    method = getattr(asked, "method", "WebSocket")
+    return f"{method} {_CANARY.sub('*', asked.path.partition('?')[0])}"
+
+
+_KIND: Any = attrs.Factory(_plain_kind, takes_self=True)
 
 
 @attrs.frozen
@@ -93,14 +98,10 @@ class Request:
     path: str = attrs.field(converter=_path)
     headers: Headers = attrs.field(default=(), converter=headers_of)
     body: Any = b""
-    kind: str = attrs.field(kw_only=True)
+    kind: str = attrs.field(default=_KIND, kw_only=True)
     expect: frozenset[int] | None = attrs.field(default=None, converter=_statuses, kw_only=True)
     echoes: bool = attrs.field(default=False, kw_only=True)
     as_nobody: bool = attrs.field(default=False, kw_only=True)
-
-    @kind.default
-    def _kind(self) -> str:
-        return _plain_kind(self.method, self.path)
 
     @property
     def content(self) -> bytes:
@@ -144,14 +145,10 @@ class WebSocket:
     until: str | None = None
     headers: Headers = attrs.field(default=(), converter=headers_of)
     subprotocols: tuple[str, ...] = attrs.field(default=(), converter=tuple)
-    kind: str = attrs.field(kw_only=True)
+    kind: str = attrs.field(default=_KIND, kw_only=True)
     expect: frozenset[int] | None = attrs.field(default=None, converter=_statuses, kw_only=True)
     echoes: bool = attrs.field(default=False, kw_only=True)
     as_nobody: bool = attrs.field(default=False, kw_only=True)
-
-    @kind.default
-    def _kind(self) -> str:
-        return _plain_kind("WebSocket", self.path)
 
     def is_right(self, status: int) -> bool:
         """Whether the scenario expects this status; 101 is that of a connection that opened."""

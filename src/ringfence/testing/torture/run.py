@@ -68,6 +68,7 @@ def torture(
             cannot find anything.
     """
     _check(users, requests, only)
+    _refuse_running_loop()
     names = list(servers) or default_servers()
     canaries = Canaries(secrets.randbelow(10**6) if seed is None else seed, users)
     where = scenario if isinstance(scenario, str) else f"<{_name(scenario)}>"
@@ -79,11 +80,7 @@ def torture(
         requests=requests,
         seed=canaries.seed,
         only=tuple(sorted(only)),
-        options=tuple(
-            word
-            for name, value in (server_options or {}).items()
-            for word in ("--server-option", f"{name}={_written(value)}")
-        ),
+        options=_options(server_options or {}, connections, timeout, grace),
     )
     limits = Limits(min(connections, requests), timeout, grace, time_limit)
     done = 0
@@ -104,15 +101,34 @@ def torture(
     return report
 
 
+def _options(
+    server_options: Mapping[str, Any], connections: int, timeout: float, grace: float
+) -> tuple[str, ...]:
+    """What a replay must say besides users, requests and seed."""
+    words = [
+        word
+        for name, value in server_options.items()
+        for word in ("--server-option", f"{name}={_written(value)}")
+    ]
+    usual = Limits()
+    for name, given, default in (
+        ("--connections", connections, usual.connections),
+        ("--timeout", timeout, usual.answer),
+        ("--grace", grace, usual.grace),
+    ):
+        words += [name, f"{given:g}"] if given != default else []
+    return tuple(words)
+
+
 def _written(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def _check(users: int, requests: int, only: Collection[str]) -> None:
-    if users < 2 or requests < 1:
+    if not 2 <= users < 10**6 or requests < 1:
         raise ConfigurationError(
             f"{users} users and {requests} requests cannot be mixed up.",
-            "It takes two users, and a request.",
+            "It takes two users, less than a million, and a request.",
         )
     unknown = set(only) - set(ATTACKS)
     if unknown:
@@ -120,6 +136,17 @@ def _check(users: int, requests: int, only: Collection[str]) -> None:
             f"There is no attack `{min(unknown)}`.",
             "There are " + ", ".join(f"`{name}`" for name in ATTACKS) + ".",
         )
+
+
+def _refuse_running_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise ConfigurationError(
+        "`torture` brings an event loop of its own, and cannot run in another.",
+        "Call it from a plain function, or in a thread: `await anyio.to_thread.run_sync(...)`.",
+    )
 
 
 def _name(given: Any) -> str:

@@ -20,6 +20,8 @@ from ringfence.testing.torture import Request, WebSocket
 
 
 class Scenario:
+    """Who they are, and what they ask."""
+
     # Requests that read (GET) are also sent without a login, and must bring nobody's data.
     # Say False if your application shows users' data to everybody.
     anonymous = True

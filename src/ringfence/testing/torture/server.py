@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 import attrs
 import uvicorn
@@ -53,15 +53,15 @@ class Server(Protocol):
     @property
     def is_alive(self) -> bool:
         """Whether it still runs."""
+        ...
 
     def said(self) -> str:
         """The last that it printed."""
+        ...
 
 
 @contextlib.contextmanager
-def served(
-    app: Any, name: str, options: Mapping[str, Any], canaries: Canaries
-) -> Iterator[Server]:
+def served(app: Any, name: str, options: Mapping[str, Any], canaries: Canaries) -> Iterator[Server]:
     """
     Serve `app`: `module:name` in a process of its own, an object in a thread of this process.
 
@@ -103,8 +103,7 @@ class _Process:
 
     def read(self) -> None:
         """Keep the last lines that it prints; runs in a thread until it ends."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        for line in cast(IO[bytes], self.process.stdout):
             text = line[:2000].decode("utf-8", "replace")
             word, _, port = text.partition(f"{self.token} port ")
             if port and not word:
@@ -140,16 +139,14 @@ def _process(app: str, options: dict[str, Any], canaries: Canaries) -> Iterator[
     reader = threading.Thread(target=server.read, daemon=True)
     reader.start()
     try:
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError), process.stdin:
-            process.stdin.write(json.dumps(orders).encode())
+        with contextlib.suppress(BrokenPipeError), cast(IO[bytes], process.stdin) as stdin:
+            stdin.write(json.dumps(orders).encode())
         server.wait()
         yield server
     finally:
         _end(process)
         reader.join(STOP)
-        assert process.stdout is not None
-        process.stdout.close()
+        cast(IO[bytes], process.stdout).close()
 
 
 def _environment() -> dict[str, str]:
@@ -214,4 +211,3 @@ def _thread(app: Any, options: dict[str, Any], canaries: Canaries) -> Iterator[_
         thread.join(STOP)
         listener.close()
         observer.stop()
-

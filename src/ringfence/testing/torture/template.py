@@ -19,7 +19,7 @@ def write_template(path: Path) -> str:
     Raises:
         ConfigurationError: there is something already.
     """
-    text = files(__package__).joinpath("scenario_template.py").read_text()
+    text = files("ringfence.testing.torture").joinpath("scenario_template.py").read_text()
     try:
         with path.open("x") as file:
             file.write(text)

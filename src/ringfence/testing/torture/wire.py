@@ -12,7 +12,9 @@ import attrs
 import h11
 import wsproto
 from wsproto import events
+from wsproto.utilities import RemoteProtocolError
 
+from ...errors import ConfigurationError
 from .canaries import Watch
 from .requests import Headers, Request, WebSocket
 
@@ -49,11 +51,17 @@ class Sent:
             lines.append(("content-length", str(len(content))))
         if request.is_json and not any(name.lower() == "content-type" for name, _ in lines):
             lines.append(("content-type", "application/json"))
-        message = h11.Request(method=request.method, target=request.path, headers=lines)
-        self.data = b"".join(
-            self._parser.send(event) or b""
-            for event in (message, h11.Data(data=content), h11.EndOfMessage())
-        )
+        try:
+            message = h11.Request(method=request.method, target=request.path, headers=lines)
+            self.data = b"".join(
+                self._parser.send(event) or b""
+                for event in (message, h11.Data(data=content), h11.EndOfMessage())
+            )
+        except h11.LocalProtocolError as error:
+            raise ConfigurationError(
+                f"`{request.kind}` cannot be sent: {error}.",
+                "Leave `host` and `content-length` to the kit.",
+            ) from error
 
     @property
     def parser(self) -> h11.Connection:
@@ -100,29 +108,29 @@ class Connection:
         sent: Sent,
         take: Callable[[bytes], None],
         *,
-        piece: int = _PIECE,
-        pause: Callable[[], Awaitable[None]] | None = None,
+        pace: Callable[[], Awaitable[int]] | None = None,
         is_enough: Callable[[], bool] = lambda: False,
     ) -> Head:
         """
         Read one answer; `take` gets its headers and its body as they come.
 
         Args:
-            piece, pause: how much is read at once, and what is done between.
+            pace: awaited before each read; says how much of it.
             is_enough: asked after each piece; true ends reading, as if the answer were complete.
 
         Raises:
             Cut: the connection ended before the answer did.
         """
-        parser, head, headers = sent.parser, 0, ()
-        parser.receive_data(self._rest) if self._rest else None
+        parser, head = sent.parser, 0
+        headers: Headers = ()
+        if self._rest:  # without any, h11 would take the connection for closed
+            parser.receive_data(self._rest)
         self._rest = b""
         while True:
             event = self._next(parser)
             if event is h11.NEED_DATA:
-                if pause is not None:
-                    await pause()
-                parser.receive_data(await self._read(piece))
+                size = _PIECE if pace is None else await pace()
+                parser.receive_data(await self._read(size))
             elif isinstance(event, h11.Response):
                 head = event.status_code
                 headers = _text(event.headers)
@@ -254,7 +262,7 @@ class _Conversation:
             try:
                 self._socket.receive_data(data)
                 self._waiting += self._socket.events()
-            except wsproto.utilities.RemoteProtocolError as error:
+            except RemoteProtocolError as error:
                 raise Cut(str(error)) from error
             for event in self._waiting:
                 if isinstance(event, events.Ping):
