@@ -34,7 +34,7 @@ def open_engine(url: str) -> AsyncEngine:
 
 
 def _set_up_sqlite(connection: Any, record: object) -> None:
-    """With a write-ahead log who reads need not wait for who writes, nor who writes for the disk."""
+    """A write-ahead log: who reads need not wait for who writes, nor each commit for the disk."""
     cursor = connection.cursor()
     cursor.execute("pragma journal_mode=wal")
     cursor.execute("pragma synchronous=normal")

@@ -33,25 +33,6 @@ from ringfence.integrations.sqlalchemy import Database
 from ringfence.integrations.starlette import UserContextMiddleware
 from ringfence.isolation import Claimant, registry
 
-DEFECTS: dict[str, str] = {
-    # what is wrong: what the command must say of it
-    "module_session": r"user \d+'s answer to GET /notes .* has user \d+'s canary",
-    "cached_object": r"user \d+'s answer to GET /me .* has user \d+'s canary",
-    "set_and_reset": r"nobody's answer to GET /whoami .* has user \d+'s canary",
-    "outliving_task": r"left open: \d+ tasks still running: go_on_for_ever",
-    "generator_scope": r"user \d+'s answer to GET /stream .* has user \d+'s canary",
-    "lazy_worker": r"user \d+'s row has user \d+'s canary",
-    "shared_cache": r"user \d+'s answer to GET /notes .* has user \d+'s canary",
-    "last_in_log": r"a log record of user \d+'s GET /me .* has user \d+'s canary",
-    "last_in_print": r"what was printed in user \d+'s GET /me .* has user \d+'s canary",
-    "websocket_of_another": r"user \d+'s conversation WebSocket /ws .* has user \d+'s canary",
-    "open_scope": r"left open: \d+ scopes",
-    "open_connection": r"left open: \d+ connections",
-    "registered_object": r"left open: \d+ registered objects",
-    "server_error": r"unexpected 500: GET /me",
-    "hanging": r"no answer within 1 s: GET /me",
-    "ending": r"the server ended",
-}
 DEFECT = os.environ.get("LEAKY", "")
 
 log = logging.getLogger(__name__)

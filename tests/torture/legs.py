@@ -24,4 +24,9 @@ class Leg:
         cast(Callable[[Report], None], module.run)(report)
 
 
-LEGS: dict[str, Leg] = {leg.name: leg for leg in ()}
+LEGS: dict[str, Leg] = {
+    leg.name: leg
+    for leg in (
+        Leg("kit", "the torture command finds what is planted, and passes what is right", 2),
+    )
+}
