@@ -160,6 +160,6 @@ def _lines() -> Callable[[int, int], None]:
         tenth = min(10, 10 * done // total)
         if tenth > said:
             said = tenth
-            click.echo(f"... {done:,} of {total:,} requests", err=True)
+            click.echo(f"... {min(done, total):,} of {total:,} requests", err=True)
 
     return say

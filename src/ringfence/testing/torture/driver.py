@@ -84,6 +84,7 @@ class Driver:
         self._progress = progress
         self._logins: dict[int, Headers] = {}
         self._opened = 0
+        self._wires: list[Connection] = []
         self._unanswered = 0
         self._stopped = ""
 
@@ -108,6 +109,9 @@ class Driver:
                 await self._at_once(lambda lane: self._attack(lane, quotas[lane]))
         except TimeoutError:
             self._stop(f"not finished within {self._limits.total:g} s")
+        finally:
+            for wire in self._wires:
+                wire.close()
         self._take_facts(await self._when_quiet())
         await self._judge_rows()
 
@@ -211,7 +215,9 @@ class Driver:
     async def _connect(self) -> Connection:
         self._opened += 1
         async with asyncio.timeout(self._limits.answer):
-            return await Connection.open(self._server.port, self._opened)
+            wire = await Connection.open(self._server.port, self._opened)
+        self._wires = [wire, *(other for other in self._wires if not other.is_closing)]
+        return wire
 
     def _begin(self, wire: Connection, turn: Turn, step: Step, pad: int = 0) -> Exchange:
         who = "nobody" if step.is_nobody else f"user {step.user}"

@@ -77,7 +77,7 @@ _KIND: Any = attrs.Factory(_plain_kind, takes_self=True)
 @attrs.frozen
 class Request:
     """
-    One request over HTTP. A value.
+    One request over HTTP. A value::
 
         Request("POST", "/notes", body={"text": f"remember {canary}"})
 
@@ -123,7 +123,7 @@ class Request:
 @attrs.frozen
 class WebSocket:
     """
-    One conversation over a WebSocket. A value.
+    One conversation over a WebSocket. A value::
 
         WebSocket("/ws", [{"say": canary}], until="done")
 

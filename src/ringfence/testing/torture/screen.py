@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -38,8 +39,9 @@ def _line(console: Console, text: str) -> None:
 
 
 def _table(report: Report) -> Table:
-    table = Table(title=escape(f"{report.app}, {report.users} users"), title_justify="left")
-    table.add_column("attack")
+    title = escape(f"{report.app}, {report.users} users")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("attack", no_wrap=True)
     for column in COLUMNS.values():
         table.add_column(column, justify="right")
     for attack, counts in report.done.items():

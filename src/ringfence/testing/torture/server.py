@@ -33,6 +33,7 @@ SERVERS: dict[str, dict[str, str]] = {
 """uvicorn's event loops and parsers; they hand down context variables on different ways."""
 
 START = 30.0  # seconds that an application may take to start
+GRACE = 2  # that requests may take to end when the server stops
 STOP = 5.0  # that it may take to end; then it is killed
 
 
@@ -72,7 +73,7 @@ def served(app: Any, name: str, options: Mapping[str, Any], canaries: Canaries) 
         raise ConfigurationError(
             f"There is no server `{name}`.", "There are " + ", ".join(f"`{n}`" for n in SERVERS)
         )
-    given = {**SERVERS[name], **options}
+    given = {**SERVERS[name], "timeout_graceful_shutdown": GRACE, **options}
     if isinstance(app, str):
         with _process(app, given, canaries) as server:
             yield server

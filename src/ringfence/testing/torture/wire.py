@@ -26,7 +26,7 @@ _NO_LINGER = struct.pack("ii", 1, 0)
 _PIECE = 65536
 
 
-class Cut(Exception):
+class Cut(ConnectionError):
     """The server closed the connection before the answer was complete."""
 
 
@@ -119,7 +119,7 @@ class Connection:
             is_enough: asked after each piece; true ends reading, as if the answer were complete.
 
         Raises:
-            Cut: the connection ended before the answer did.
+            ConnectionError: `Cut`; the connection ended before the answer did.
         """
         parser, head = sent.parser, 0
         headers: Headers = ()
@@ -162,7 +162,7 @@ class Connection:
         A whole conversation over a WebSocket; the status of the handshake is returned.
 
         Raises:
-            Cut: the connection ended without a close frame.
+            ConnectionError: `Cut`; the connection ended without a close frame.
         """
         socket_ = wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
         lines = [*headers, *asked.headers, (MARK, mark)]
@@ -190,6 +190,11 @@ class Connection:
         if plain is not None and plain.fileno() >= 0:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self._writer.transport.abort()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether this side has closed it."""
+        return self._writer.is_closing()
 
     def close(self) -> None:
         """Say goodbye."""
