@@ -10,17 +10,18 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+import ringfence
+
+SOURCE = Path(ringfence.__file__).parents[1]
 EXAMPLE = "ringfence.testing.torture.example:app"
 FEW = ("--users", "4", "--requests", "40", "--seed", "5", "--server", "asyncio-h11")
 
 
 def run(folder: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "ringfence", "torture", *words],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": paths, **environ},
+        env={**os.environ, "PYTHONPATH": str(SOURCE), **environ},
         capture_output=True,
         text=True,
         timeout=50,
@@ -132,6 +133,6 @@ def test_help_teaches(tmp_path: Path) -> None:
 
 def test_a_missing_extra_is_named(tmp_path: Path) -> None:
     (tmp_path / "h11.py").write_text("raise ImportError('not here')")
-    done = run(tmp_path, "--help", PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT / "src")]))
+    done = run(tmp_path, "--help", PYTHONPATH=os.pathsep.join([str(tmp_path), str(SOURCE)]))
     assert done.returncode == 1
     assert "pip install 'ringfence[torture]'" in done.stderr

@@ -8,6 +8,7 @@ import logging
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -348,13 +349,32 @@ def test_an_answer_of_another_is_a_leak() -> None:
 
 
 def test_nobody_must_see_not_even_what_belongs_to_who_asked_otherwise() -> None:
-    async def answer(self: Notes, user: str | None) -> tuple[int, Any]:
-        return 200, self.notes[user or "user-0"][-3:]
+    def requests(self: Any, n: int, canary: str) -> Iterator[Request]:
+        yield Request("POST", "/notes", body={"text": canary})
+        yield Request("GET", f"/notes?of=user-{n}")
 
-    report = _attack(_spoiled(answer))
-    assert {(leak.seen_by, leak.whose) for leak in report.leaks} == {(None, 0)}
-    own = [n for leak in report.leaks for n in [leak.whose]]
-    assert report.leak_count == len(own) > 3
+    class Trusting(Notes):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            if named := scope.get("query_string"):
+                scope["headers"] = [(b"authorization", named.removeprefix(b"of="))]
+            await super().__call__(scope, receive, send)
+
+    report = _attack(Trusting(), _scenario(requests=requests))
+    assert {leak.seen_by for leak in report.leaks} == {None}
+    assert {leak.whose for leak in report.leaks} == {0, 1, 2, 3}
+
+
+def test_pipelined_requests_are_in_one_write() -> None:
+    acting: ContextVar[str | None] = ContextVar("acting", default=None)
+
+    class SetAndReset(Notes):
+        async def answer(self, user: str | None) -> tuple[int, Any]:
+            token = acting.set(user) if user else None
+            return await Notes.answer(self, acting.get() if token is None else user)
+
+    report = _attack(SetAndReset(), only=["pipelined"], requests=150)
+    assert {(leak.attack, leak.seen_by) for leak in report.leaks} == {("pipelined", None)}
+    assert "--only pipelined" in report.leaks[0].replay
 
 
 def test_nobody_may_be_told_what_the_request_itself_said() -> None:

@@ -117,7 +117,7 @@ MUTANTS: list[Mutant] = [
         '        data = b"".join(exchange.sent.data for exchange in exchanges)\n'
         "        await self._within(wire.write(data))\n",
         "        return await self._one_by_one(wire, turn)\n",
-        "tests/torture/test_legs.py::test_a_short_leg_holds[kit]",
+        f"{TESTS}::test_pipelined_requests_are_in_one_write",
     ),
     mutant(
         "torture: a template is written over a scenario",

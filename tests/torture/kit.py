@@ -15,6 +15,8 @@ from pathlib import Path
 
 import attrs
 
+import ringfence
+
 from .report import Report
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +26,7 @@ EXAMPLE = (
     "examples.agent_chat.torture:create", "--server-option", "factory=true",
     "--scenario", "examples.agent_chat.torture", "--connections", "12",
 )  # fmt: skip
+ONE = ("--server", "asyncio-h11")  # it hands down context variables on both ways
 FEW = ("set_and_reset",)
 """The defects of the short leg."""
 
@@ -62,21 +65,21 @@ class Said:
 
 
 def run(report: Report) -> None:
-    """Lane 2: real servers, one after the other."""
+    """Real servers, one after the other."""
     leaky = [*LEAKY, "--users", "12", "--requests", str(report.size(300, 160))]
-    servers = () if not report.is_short else ("--server", "asyncio-h11")
+    plain = [*PLAIN, "--users", "12", "--requests", str(report.size(1000, 160))]
+    servers = ONE if report.is_short else ()
     _clean(report, "leaky.py without a defect", [*leaky, *servers])
-    plain = [*PLAIN, "--users", "12", "--requests", str(report.size(1000, 160)), *servers]
-    _clean(report, "plain.py, which does not use ringfence", plain)
-    found = _said(report, plain, "set_and_reset").code == 1
+    if not report.is_short:
+        _clean(report, "plain.py, which does not use ringfence", plain)
+    found = _said(report, [*plain, *servers], "set_and_reset").code == 1
     report.control("plain.py with `set_and_reset`: reported", found, "== 1")
-    defects = list(DEFECTS) if not report.is_short else FEW
+    defects = FEW if report.is_short else tuple(DEFECTS)
     for done, defect in enumerate(defects):
         report.progress(done, len(defects))
-        _reported(report, defect, [*leaky, *servers])
-    size = ("--users", "50", "--requests", "5000") if not report.is_short else (
-        "--users", "8", "--requests", "40", "--server", "asyncio-h11",
-    )  # fmt: skip
+        _reported(report, defect, [*leaky, *ONE])
+    some = ["--users", "8", "--requests", "40", *ONE]
+    size = some if report.is_short else ["--users", "50", "--requests", "5000"]
     _clean(report, "examples/agent_chat", [*EXAMPLE, *size])
 
 
@@ -101,7 +104,7 @@ def _reported(report: Report, defect: str, words: Sequence[str]) -> None:
 def _said(report: Report, words: Sequence[str], defect: str = "") -> Said:
     with tempfile.TemporaryDirectory(prefix="ringfence-kit-", ignore_cleanup_errors=True) as name:
         environ = {**os.environ, "LEAKY": defect, "LEAKY_DATABASE": f"{name}/leaky.db"}
-        paths = [str(ROOT / "src"), environ.get("PYTHONPATH", "")]
+        paths = [str(Path(ringfence.__file__).parents[1]), environ.get("PYTHONPATH", "")]
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         done = subprocess.run(
             [sys.executable, "-m", "ringfence", "torture", *words, "--seed", str(report.seed)],
