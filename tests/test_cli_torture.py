@@ -136,3 +136,26 @@ def test_a_missing_extra_is_named(tmp_path: Path) -> None:
     done = run(tmp_path, "--help", PYTHONPATH=os.pathsep.join([str(tmp_path), str(SOURCE)]))
     assert done.returncode == 1
     assert "pip install 'ringfence[torture]'" in done.stderr
+
+
+def test_the_server_ends_with_the_kit(folder: Path) -> None:
+    orders = {"app": "leaking:app", "options": {}, "token": "t", "seed": 1, "users": 2}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "ringfence.testing.torture.serve"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    with server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(
+            json.dumps({**orders, "path": [str(folder), *sys.path]}).encode() + b"\n"
+        )
+        server.stdin.flush()
+        assert server.stdout.readline().startswith(b"t port ")
+        assert server.poll() is None
+        server.stdin.close()  # as when the kit is killed
+        assert server.wait(20) is not None

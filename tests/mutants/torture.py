@@ -127,6 +127,13 @@ MUTANTS: list[Mutant] = [
         f"{COMMAND}::test_the_template_runs_as_it_is_and_is_not_overwritten",
     ),
     mutant(
+        "torture: a server outlives a kit that was killed",
+        f"{KIT}/serve.py",
+        "    os.kill(os.getpid(), signal.SIGTERM)\n",
+        "    pass\n",
+        f"{COMMAND}::test_the_server_ends_with_the_kit",
+    ),
+    mutant(
         "torture: leaks end with exit code 0",
         "cli/torture.py",
         "    sys.exit(0 if report.is_clean else FOUND)\n",

@@ -24,6 +24,7 @@ __all__ = ["Driver", "Limits"]
 WARM_UP = "warm_up"
 IDLE = 3.0  # seconds after which a server may close a connection without a word
 SLOW_READS = 200  # then the rest is read at once: a long answer is not a lost one
+ROWS = 60  # seconds that reading them may take
 UNANSWERED = 20  # requests without an answer: the rest would take for ever
 
 
@@ -548,7 +549,13 @@ class Driver:
     async def _judge_rows(self) -> None:
         if not self._scenario.has_rows:
             return
-        rows = await self._scenario.rows()
+        try:
+            async with asyncio.timeout(ROWS):
+                rows = await self._scenario.rows()
+        except TimeoutError:
+            raise ConfigurationError(
+                f"The scenario's `rows()` took more than {ROWS} s.", "Read fewer."
+            ) from None
         for owner, text in rows:
             for whose, place in self._canaries.places(text).items():
                 if whose != owner:

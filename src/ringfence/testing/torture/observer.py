@@ -56,6 +56,7 @@ class Observer:
         self._most: Counter[str] = Counter()
         self._raised: Counter[str] = Counter()
         self._roots_before: set[Any] = set()
+        self._registered_before = 0
         self._pools = _Pools()
         self._is_hearing = threading.local()
         self._restore: list[Callable[[], None]] = []
@@ -101,7 +102,7 @@ class Observer:
     def _open(self) -> dict[str, int]:
         return {
             "scopes": len(state.roots.keys() - self._roots_before),
-            "registered objects": len(registry),
+            "registered objects": max(0, len(registry) - self._registered_before),
             "connections": self._pools.checked_out,
         }
 
@@ -173,6 +174,7 @@ class Observer:
         if wish == "begin":
             self._before = asyncio.all_tasks()
             self._roots_before = set(state.roots)
+            self._registered_before = len(registry)
         self._pools.start()  # SQLAlchemy may have come with the first request
         await _respond(send, 200, self.facts())
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
+import threading
 from typing import Any
 
 import uvicorn
@@ -16,8 +18,9 @@ from .observer import Observer
 
 
 def main() -> None:
-    """Serve by the orders that stand on stdin."""
-    orders: dict[str, Any] = json.load(sys.stdin)
+    """Serve by the orders that are the first line of stdin, until stdin ends."""
+    orders: dict[str, Any] = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_the_kit, daemon=True).start()
     sys.path[:] = orders["path"]
     options = orders["options"]
     try:
@@ -33,6 +36,13 @@ def main() -> None:
     line = f"{orders['token']} port {listener.getsockname()[1]}\n"
     os.write(1, line.encode())  # the application may have its own mind about sys.stdout
     uvicorn.Server(config).run(sockets=[listener])
+
+
+def _end_with_the_kit() -> None:
+    """A kit that was killed cannot stop its server."""
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -136,18 +136,22 @@ def _process(app: str, options: dict[str, Any], canaries: Canaries) -> Iterator[
         stderr=subprocess.STDOUT,
         env=_environment(),
     )
+    stdin = cast(IO[bytes], process.stdin)  # open as long as we live: the server ends with it
     server = _Process(process, token)
     reader = threading.Thread(target=server.read, daemon=True)
     reader.start()
     try:
-        with contextlib.suppress(BrokenPipeError), cast(IO[bytes], process.stdin) as stdin:
-            stdin.write(json.dumps(orders).encode())
+        with contextlib.suppress(BrokenPipeError):
+            stdin.write(json.dumps(orders).encode() + b"\n")
+            stdin.flush()
         server.wait()
         yield server
     finally:
         _end(process)
         reader.join(STOP)
         cast(IO[bytes], process.stdout).close()
+        with contextlib.suppress(BrokenPipeError):
+            stdin.close()
 
 
 def _environment() -> dict[str, str]:
