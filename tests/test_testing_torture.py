@@ -335,6 +335,34 @@ def test_the_application_does_not_see_the_kits_own_header() -> None:
     assert not any(b"ringfence" in name for name in seen)
 
 
+@pytest.mark.parametrize("is_leaky", [False, True])
+def test_a_login_may_ask_the_application_and_is_judged(is_leaky: bool) -> None:
+    async def login(self: Any, n: int, canary: str, send: Any) -> dict[str, str]:
+        answer = await send(Request("POST", "/login", body={"text": canary}))
+        return {"authorization": answer.json()["token"]}
+
+    class LoggingIn(Notes):
+        last = ""
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            if scope.get("path") != "/login":
+                await super().__call__(scope, receive, send)
+                return
+            name = json.loads((await receive())["body"])["text"]
+            logging.getLogger("app").warning("%s logs in", name)
+            said = {"token": name, "before": self.last if is_leaky else name}
+            self.last = name
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": json.dumps(said).encode()})
+
+    report = _attack(LoggingIn(), _scenario(login=login))
+    assert report.done["login"]["requests"] == 4
+    assert {(leak.where, leak.attack) for leak in report.leaks} == (
+        {("response", "login")} if is_leaky else set()
+    )
+    assert report.fault_count == 0
+
+
 def test_an_answer_of_another_is_a_leak() -> None:
     async def answer(self: Notes, user: str | None) -> tuple[int, Any]:
         await asyncio.sleep(0.001)

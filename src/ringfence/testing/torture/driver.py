@@ -6,6 +6,8 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
+from random import Random
 from typing import Any, cast
 
 import attrs
@@ -17,11 +19,11 @@ from .requests import Answer, Headers, Request, WebSocket
 from .scenario import Scenario
 from .server import START, Server, not_started
 from .wire import Connection, Cut, Head, Sent
-from .workload import BIG, Step, Turn, Workload
+from .workload import ATTACKS, BIG, Step, Turn, Workload
 
 __all__ = ["Driver", "Limits"]
 
-WARM_UP = "warm_up"
+LOGIN, WARM_UP = "login", "warm_up"
 IDLE = 3.0  # seconds after which a server may close a connection without a word
 SLOW_READS = 200  # then the rest is read at once: a long answer is not a lost one
 ROWS = 60  # seconds that reading them may take
@@ -132,7 +134,7 @@ class Driver:
             try:
                 async with asyncio.timeout(self._limits.answer):
                     self._logins[n] = await self._scenario.login(
-                        n, self._canaries.of(n), self._send
+                        n, self._canaries.of(n), partial(self._send, n)
                     )
             except TimeoutError:
                 raise ConfigurationError(
@@ -140,28 +142,35 @@ class Driver:
                     "Mend it, or allow more: `--timeout`.",
                 ) from None
 
-    async def _send(self, request: Request) -> Answer:
-        """What a scenario's login is given."""
+    async def _send(self, n: int, request: Request) -> Answer:
+        """What a scenario's login is given; its answers are judged too."""
         wire = await self._connect()
+        exchange = self._begin(wire, self._turn_of(n, LOGIN, request), Step(n, request))
         pieces: list[bytes] = []
-        sent = Sent(request, (), "- login")
-        await wire.write(sent.data)
+
+        def take(data: bytes) -> None:
+            pieces.append(data)
+            exchange.watch.feed(data)
+
+        await wire.write(exchange.sent.data)
         try:
-            head = await wire.answer(sent, pieces.append)
+            head = await wire.answer(exchange.sent, take)
         finally:
             wire.close()
+            self._judge(exchange)
         body = b"".join(pieces[1:])  # the first are the headers
         return Answer(head.status, {n.lower(): v for n, v in head.headers}, body)
+
+    def _turn_of(self, n: int, attack: str, request: Request | WebSocket) -> Turn:
+        """A turn that is not of the plan."""
+        return Turn(n, -1, attack, (Step.of(n, request),), Random(n))
 
     async def _warm_up(self, lane: int) -> None:
         """Each user does one round, in order."""
         wire: Connection | None = None
         for n in self._users_of(lane):
             for request in self._scenario.requests(n, self._canaries.of(n)):
-                step = Step.of(n, request)
-                turn = next(iter(self._workload.turns(lane, 1)))
-                turn = attrs.evolve(turn, attack=WARM_UP, steps=(step,))
-                wire = await self._turn(wire, turn, self._one_by_one)
+                wire = await self._turn(wire, self._turn_of(n, WARM_UP, request), self._one_by_one)
         if wire is not None:
             wire.close()
 
@@ -169,6 +178,7 @@ class Driver:
         wire: Connection | None = None
         for turn in self._workload.turns(lane, quota, self._report.only):
             wire = await self._turn(wire, turn, getattr(self, f"_{turn.attack}"))
+            self._progress(len(turn.steps))
         if wire is not None:
             wire.close()
 
@@ -207,8 +217,6 @@ class Driver:
             else:
                 self._fault(f"no connection ({error})", turn, turn.steps[0])
             return None
-        finally:
-            self._progress(len(turn.steps))
         if wire is not None:
             wire.used = time.monotonic()
         return wire
@@ -233,14 +241,12 @@ class Driver:
         return Exchange(turn, step, wire, after, Watch(self._canaries), sent)
 
     def _mark(self, turn: Turn, step: Step) -> str:
-        return f"{'-' if step.is_nobody else step.user} {turn.attack} {step.request.kind}".encode(
-            "ascii", "replace"
-        ).decode()
+        who = "-" if step.is_nobody else step.user
+        kind = " ".join(step.request.kind.split())
+        return f"{who} {turn.attack} {kind}".encode("ascii", "replace").decode()
 
     def _headers(self, step: Step) -> Headers:
-        if not step.is_nobody:
-            return self._logins[step.user]
-        return ()
+        return () if step.is_nobody else self._logins.get(step.user, ())
 
     async def _one_by_one(self, wire: Connection, turn: Turn) -> Connection | None:
         open_wire: Connection | None = wire
@@ -446,7 +452,7 @@ class Driver:
         return self._canaries.found(b"\n".join(said))
 
     def _replay(self, wire: Connection) -> str:
-        attacks = {attack for _, attack in wire.past} - {WARM_UP}
+        attacks = {attack for _, attack in wire.past} & set(ATTACKS)
         return self._report.replay(self._name, attacks or {"keepalive"})
 
     def _judge_status(self, exchange: Exchange, status: int) -> None:
@@ -519,7 +525,7 @@ class Driver:
             report.left.append(f"{count} tasks still running: {name} ({self._name})")
         for heard in facts["heard"]:
             attack, _, request = heard.pop("turn").partition(" ")
-            only = {attack} - {WARM_UP, ""}
+            only = {attack} & set(ATTACKS)
             report.add_leak(
                 Leak(
                     **heard, request=request, attack=attack, server=self._name, connection=None,
