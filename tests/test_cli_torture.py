@@ -41,6 +41,9 @@ def test_the_template_runs_as_it_is_and_is_not_overwritten(tmp_path: Path) -> No
     done = run(tmp_path, EXAMPLE, "--scenario", "torture_scenario.py", "--json", "said", *FEW)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "clean: " in done.stdout
+    heads = "attack sent judged refused left cut own faults leaks"
+    assert heads in " ".join(done.stdout.split())
+    assert "reset_response" in done.stdout
     assert "... 40 of 40 requests" in done.stderr
     said = json.loads((tmp_path / "said").read_text())
     assert said["is_clean"] is True

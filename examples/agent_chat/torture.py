@@ -2,7 +2,7 @@
 How users of the agent chat behave, for `ringfence torture`; and the service, as it is attacked.
 
     ringfence torture examples.agent_chat.torture:create --server-option factory=true \\
-        --scenario examples.agent_chat.torture --users 50 --requests 5000
+        --scenario examples.agent_chat.torture --users 50 --requests 5000 --timeout 30
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from .database import URL_VARIABLE, open_engine, sqlite_url
 from .tables import Message, Note, Summary
 from .tokens import KEY_VARIABLE, bearer, issue
 
+PATIENCE = 30  # seconds: SQLite lets one write at a time, so a commit may wait for many others
+
 
 def create() -> FastAPI:
     """The service, in the server's process; key and address come from the scenario's."""
     language_model.PACE = 0.001  # at its own, a summary of a thousand notes takes minutes
-    # A commit may wait for a long row of others: SQLite lets one write at a time.
-    settings = Settings(finaliser_timeout=10)
+    settings = Settings(finaliser_timeout=PATIENCE)
     return create_app(os.environ[URL_VARIABLE], bearer(os.environ[KEY_VARIABLE]), settings=settings)
 
 
@@ -42,7 +43,9 @@ class Scenario:
         folder = tempfile.TemporaryDirectory(prefix="ringfence-torture-")
         atexit.register(folder.cleanup)
         os.environ.setdefault(KEY_VARIABLE, secrets.token_hex(32))
-        os.environ.setdefault(URL_VARIABLE, sqlite_url(Path(folder.name) / "chat.db"))
+        os.environ.setdefault(
+            URL_VARIABLE, f"{sqlite_url(Path(folder.name) / 'chat.db')}?timeout={PATIENCE}"
+        )
         self._numbers: dict[str, int] = {}
 
     async def login(self, n: int, canary: str) -> dict[str, str]:

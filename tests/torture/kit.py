@@ -24,7 +24,7 @@ LEAKY = ("tests.torture.leaky:app", "--scenario", "tests.torture.leaky_scenario"
 PLAIN = ("tests.torture.plain:app", "--scenario", "tests.torture.plain_scenario")
 EXAMPLE = (
     "examples.agent_chat.torture:create", "--server-option", "factory=true",
-    "--scenario", "examples.agent_chat.torture", "--connections", "12",
+    "--scenario", "examples.agent_chat.torture", "--connections", "8", "--timeout", "30",
 )  # fmt: skip
 ONE = ("--server", "asyncio-h11")  # it hands down context variables on both ways
 FEW = ("set_and_reset",)

@@ -8,7 +8,8 @@ import re
 __all__ = ["Canaries", "Watch"]
 
 SIZE = 23  # characters, all of them a-z and 0-9: no encoding of text changes them
-_SHAPE = re.compile(rb"canary[0-9]{6}x[0-9a-f]{10}", re.IGNORECASE)
+SHAPE = "canary[0-9]{6}x[0-9a-f]{10}"
+_SHAPE = re.compile(SHAPE.encode(), re.IGNORECASE)
 _AROUND = 48  # characters of an excerpt, either side
 
 

@@ -260,7 +260,7 @@ def _text_of_error(error: BaseException) -> str:
     """The innermost of a group's first: it names the cause."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"[:200]
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _take_mark(scope: Any) -> str:

@@ -10,13 +10,14 @@ from typing import Any
 import attrs
 
 from ...errors import ConfigurationError
+from .canaries import SHAPE
 
 __all__ = ["Answer", "Request", "WebSocket"]
 
 Headers = tuple[tuple[str, str], ...]
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _BREAKS = re.compile(r"[\r\n\0]")
-_CANARY = re.compile(r"canary[0-9]{6}x[0-9a-f]{10}")
+_CANARY = re.compile(SHAPE)
 
 
 def headers_of(given: Any) -> Headers:

@@ -40,10 +40,10 @@ def _line(console: Console, text: str) -> None:
 
 def _table(report: Report) -> Table:
     title = escape(f"{report.app}, {report.users} users")
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("attack", no_wrap=True)
     for column in COLUMNS.values():
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for attack, counts in report.done.items():
         table.add_row(attack, *(f"{counts[column]:,}" for column in COLUMNS))
     return table
