@@ -36,10 +36,12 @@ def main() -> None:
             try:
                 command: Any = importlib.import_module(f".{cmd_name}", __name__).command
             except ImportError as error:
-                raise click.ClickException(
+                missing = click.ClickException(
                     f"`ringfence {cmd_name}` needs the extra `{extra}`: "
                     f"pip install 'ringfence[{extra}]' ({error})"
-                ) from None
+                )
+                missing.exit_code = 2  # 1 is what a command says of what it found
+                raise missing from None
             return command  # type: ignore[no-any-return]
 
         def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
