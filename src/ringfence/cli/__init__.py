@@ -23,6 +23,11 @@ def main() -> None:
 
     from .. import __version__
 
+    class Missing(click.ClickException):
+        """What a command needs is not installed; 1 would say that it found something."""
+
+        exit_code = 2
+
     class Lazy(click.Group):
         """Imports a subcommand when it is called: each brings dependencies of its own."""
 
@@ -36,12 +41,10 @@ def main() -> None:
             try:
                 command: Any = importlib.import_module(f".{cmd_name}", __name__).command
             except ImportError as error:
-                missing = click.ClickException(
+                raise Missing(
                     f"`ringfence {cmd_name}` needs the extra `{extra}`: "
                     f"pip install 'ringfence[{extra}]' ({error})"
-                )
-                missing.exit_code = 2  # 1 is what a command says of what it found
-                raise missing from None
+                ) from None
             return command  # type: ignore[no-any-return]
 
         def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
