@@ -161,4 +161,7 @@ def test_the_server_ends_with_the_kit(folder: Path) -> None:
         assert server.stdout.readline().startswith(b"t port ")
         assert server.poll() is None
         server.stdin.close()  # as when the kit is killed
-        assert server.wait(20) is not None
+        try:
+            server.wait(20)
+        finally:
+            server.kill()
