@@ -5,31 +5,112 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from ringfence import DrainingError, child_context, current_context_or_none, nobody, user_context
+from ringfence import (
+    ContextClosedError,
+    RingfenceError,
+    ScopeCloseError,
+    child_context,
+    current_context_or_none,
+    current_scope,
+    nobody,
+    user_context,
+)
+from ringfence.tasks import is_cancellation
 
 from .oracle import Life, World
 
-__all__ = ["USERS", "afterwards", "inside", "operation", "request"]
+__all__ = ["USERS", "BodyError", "Broken", "Fatal", "afterwards", "inside", "operation", "request"]
 
 Body = Callable[[World, Life], Awaitable[None]]
 
 USERS = tuple(f"user-of-this-world-{number}" for number in range(5))
 
 
+class BodyError(Exception):
+    """What some bodies end with."""
+
+
+class Broken(Exception):
+    """What some finalisers raise."""
+
+
+class Fatal(BaseException):
+    """What few finalisers raise; it is raised on, once the rest have run."""
+
+
 async def inside(world: World, block: Any, life: Life, body: Body) -> None:
-    """Run `body` in a block, whose life this is; its finalisers must have run when it is left."""
+    """Run `body` in a block, whose life this is, and judge how the block ends."""
+    outcome: BaseException | None = None
     try:
         async with block:
             try:
+                life.scope = current_scope()
                 world.reads(life)
                 await body(world, life)
+                if life.blows_up:
+                    raise BodyError
+            except BaseException as error:
+                outcome = error
+                raise
             finally:
                 life.is_ending = True
+    except BaseException as error:
+        if not _is_expected(world, life, outcome, error):
+            raise
+        if outcome is not None and not isinstance(outcome, BodyError):
+            raise outcome from None
+    else:
+        if (life.failing or life.is_fatal) and not life.scope.is_parent_closed:
+            world.violation(f"errors of finalisers were dropped: {life.scope.report}")
     finally:
         life.is_over = True
-        for number, runs in enumerate(life.runs):
-            if runs != [1]:
-                world.violation(f"finaliser {number} of {life.user} ran {runs} times")
+        _judge(world, life, outcome)
+
+
+def _is_expected(
+    world: World, life: Life, outcome: BaseException | None, error: BaseException
+) -> bool:
+    """Whether a block raised what only this world's bodies and finalisers raise; judges it."""
+    is_parent_closed = life.scope is not None and life.scope.is_parent_closed
+    if life.is_fatal and not is_parent_closed and not isinstance(error, Fatal):
+        world.violation(f"a fatal error was dropped for {error!r}")
+    if isinstance(error, Fatal):
+        return True
+    if isinstance(error, ScopeCloseError):
+        if outcome is not None:
+            world.violation(f"{outcome!r} was replaced by {error!r}")
+        if len(error.exceptions) < life.failing:
+            world.violation(f"{life.failing} finalisers failed: {error.exceptions}")
+        return all(isinstance(each, Broken | TimeoutError) for each in error.exceptions)
+    is_new = is_cancellation(error) or isinstance(error, TimeoutError)
+    if outcome is not None and error is not outcome and not is_new:
+        world.violation(f"{outcome!r} became {error!r}")
+    if life.failing > len(getattr(error, "__notes__", ())) and not is_parent_closed:
+        world.violation(f"{life.failing} finalisers failed: {error!r} does not say so")
+    return isinstance(outcome, BodyError) and error is outcome
+
+
+def _judge(world: World, life: Life, outcome: BaseException | None) -> None:
+    scope = life.scope
+    if scope is None:  # it was never entered
+        return
+    world.must_have_run(life)
+    if scope.state != "closed":
+        world.violation(f"a block was left, and its scope is {scope.state}")
+    if scope.ended_well and (outcome is not None or scope.is_parent_closed):
+        world.violation(f"{outcome!r} is said to have ended well")
+    if isinstance(outcome, BodyError) and not scope.is_parent_closed:
+        for saw in life.seen_by_managers:
+            if saw is not outcome:
+                world.violation(f"a manager was shown {saw!r} instead of {outcome!r}")
+    for use in (lambda: scope.check([life.user]), lambda: scope.db_session, lambda: scope.own([])):
+        try:
+            use()
+        except RingfenceError as error:
+            if not isinstance(error, ContextClosedError):
+                world.violation(f"a scope that has ended says {error!r}")
+        else:
+            world.violation(f"the scope of {life.user} answers after its end")
 
 
 async def request(world: World, user: str | None, born: Life | None, body: Body) -> None:
@@ -42,15 +123,8 @@ async def request(world: World, user: str | None, born: Life | None, body: Body)
     world.tally["requests"] += 1
     if born is not None:
         world.tally["pipelined births"] += 1
-    try:
-        await inside(world, _root(world, user), life, body)
-    except DrainingError:
-        if not world.is_draining:
-            world.violation("refused a request although nothing was draining")
-        return
-    except TimeoutError:
-        world.tally["timed out"] += 1
-    await afterwards(world, life, born)
+    if await world.root(inside(world, _root(world, user), life, body)):
+        await afterwards(world, life, born)
 
 
 def _root(world: World, user: str | None) -> Any:
@@ -59,19 +133,19 @@ def _root(world: World, user: str | None) -> Any:
         return nobody(fence=world.fence, timeout=timeout)
     if world.likely(0.5):
         return user_context(user, fence=world.fence)
-    notes = {"of": [user], "seen": {"by": [user]}}
     return user_context(
         user,
         thread_id=f"thread-of-{user}",
         run_id=f"run-of-{user}",
         fence=world.fence,
-        agent_context=notes,
-        claims={"of": user},
+        agent_context={"of": [[user]], "seen": {"by": [user]}},
+        claims={"of": [user]},
         timeout=timeout,
     )
 
 
 async def afterwards(world: World, life: Life, born: Life | None) -> None:
+    """What the server's task may be after a request: nobody, or who it was before."""
     for _ in range(2):
         seen = current_context_or_none()
         world.tally["reads after the response"] += 1
@@ -82,14 +156,15 @@ async def afterwards(world: World, life: Life, born: Life | None) -> None:
 
 async def operation(world: World, parent: Life, body: Body) -> None:
     """A child of the block that is open here."""
+    if parent.user is None:
+        return
     life = Life(parent.user, parent)
     world.tally["children"] += 1
     timeout = world.chance.random() / 4 if world.likely(0.03) else None
     data = {"step": [1]} if world.likely(0.3) else None
     try:
-        await inside(
-            world, child_context("operation", agent_context=data, timeout=timeout), life, body
-        )
+        block = child_context("operation", agent_context=data, timeout=timeout)
+        await inside(world, block, life, body)
     except TimeoutError:
         world.tally["timed out"] += 1
     world.reads(parent)

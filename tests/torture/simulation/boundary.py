@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ringfence import Identity, current_context
+from ringfence import Identity, current_context, current_context_or_none
 from ringfence.integrations.asgi import Connection, UserContextMiddleware
 
 from .blocks import afterwards
 from .oracle import Life, World
-from .work import work
 
 __all__ = ["boundary_of", "exchange"]
 
@@ -22,6 +21,8 @@ def boundary_of(world: World) -> UserContextMiddleware:
     """The application of a world, behind the middleware."""
 
     async def identify(connection: Connection) -> Identity | None:
+        if current_context_or_none() is not None:
+            world.violation("whoever is being identified is somebody already")
         if world.likely(0.5):
             await world.pause()
         user = connection.headers.get("x-user")
@@ -35,7 +36,7 @@ async def _application(scope: Mapping[str, Any], receive: Any, send: Any) -> Non
     life: Life = scope[ORACLE][1]
     try:
         world.reads(life)
-        await work(world, life)
+        await world.work(life)
         await receive()
         await send({"type": "http.response.start", "status": 200})
         body = current_context().user_id.encode()
@@ -49,6 +50,7 @@ async def _application(scope: Mapping[str, Any], receive: Any, send: Any) -> Non
 async def exchange(world: World, app: UserContextMiddleware, user: str, born: Life | None) -> None:
     """A client's request, and what the server's task may be afterwards: nobody, or who it was."""
     life = Life(user)
+    life.can_fail = False
     said: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
@@ -92,8 +94,4 @@ def _judge(world: World, life: Life, said: list[dict[str, Any]]) -> None:
             return
         elif message["type"] == "http.response.body" and message["body"] != life.user.encode():
             world.violation(f"{life.user} was answered {message['body']!r}")
-    world.violations += [
-        f"finaliser {number} of {life.user} ran {runs} times"
-        for number, runs in enumerate(life.runs)
-        if runs != [1]
-    ]
+    world.must_have_run(life)

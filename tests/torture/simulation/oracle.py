@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Any, Protocol
 
 from ringfence import (
     ContextClosedError,
+    ContextLimitError,
+    DrainingError,
     NoContextError,
     Ringfence,
     RingfenceError,
@@ -17,6 +19,8 @@ from ringfence import (
     current_scope,
     current_scope_or_none,
 )
+
+from .sessions import SessionClosed
 
 __all__ = ["Life", "Runner", "World"]
 
@@ -31,17 +35,30 @@ class Life:
         user: whose; `None` for nobody.
         is_ending: whether its body has ended, so that refusals are right.
         is_over: whether its block has ended, so that anything but a refusal is wrong.
-        runs: how often each of its finalisers has run.
+        runs: how often each of its finalisers has run; each must once.
+        failing, is_fatal, blows_up: how many of them fail, whether one does so with a
+            `BaseException`, and whether the body fails.
+        can_fail: whether whoever leaves the root's block can take that.
+        kept: what must not be collected before.
     """
 
-    __slots__ = ("is_ending", "is_over", "parent", "root", "runs", "user")
+    __slots__ = (
+        "blows_up", "can_fail", "failing", "is_ending", "is_fatal", "is_over", "kept", "parent",
+        "root", "runs", "scope", "seen_by_managers", "user",
+    )  # fmt: skip
 
     def __init__(self, user: str | None, parent: Life | None = None) -> None:
         self.user = user
         self.parent = parent
         self.root: Life = self if parent is None else parent.root
         self.is_ending = self.is_over = False
+        self.can_fail = True
+        self.blows_up = self.is_fatal = False
+        self.failing = 0
         self.runs: list[list[int]] = []
+        self.seen_by_managers: list[BaseException | None] = []
+        self.kept: list[object] = []
+        self.scope: Any = None  # the library's own, to ask it how it ended
 
     @property
     def may_be_refused(self) -> bool:
@@ -66,6 +83,8 @@ class Life:
 
 class Runner(Protocol):
     """What asyncio and trio do differently."""
+
+    is_asyncio: bool
 
     async def sleep(self, seconds: float) -> None: ...
 
@@ -93,11 +112,13 @@ class World:
         self.fence = fence
         self.tally: Counter[str] = Counter()
         self.violations: list[str] = []
+        self.operations: Sequence[Callable[[World, Life], Awaitable[None]]] = ()
         self.shelf: list[tuple[str, Any, Life]] = []
         self.trace = 0
         self.detached: list[Life] = []
         self.left_to_birth = 0
         self.is_draining = False
+        self.is_cut = False  # whether shutdown comes before all is done
 
     # --- what happens -------------------------------------------------------------------------
 
@@ -137,10 +158,52 @@ class World:
         """Something happened: let the trace show it."""
         self.trace = hash((self.trace, what))
 
+    async def work(self, life: Life) -> None:
+        """A few operations, chosen by the seed."""
+        for _ in range(self.chance.randrange(2, 6)):
+            await self.step(life)
+            await self.pause()
+            self.reads(life)
+
+    async def step(self, life: Life) -> None:
+        """One operation; a refusal is right once the block's body has ended, and wrong before."""
+        number = int(self.chance.random() * len(self.operations))
+        self.note(number)
+        try:
+            await self.operations[number](self, life)
+        except (ContextClosedError, NoContextError, SessionClosed) as error:
+            self.refused(life, error)
+        except ContextLimitError:
+            self.tally["refused: a limit"] += 1
+        except DrainingError:
+            self.drained()
+
+    async def root(self, work: Awaitable[None]) -> bool:
+        """A root's block: it may time out, and is refused while all shuts down."""
+        try:
+            await work
+        except DrainingError:
+            self.drained()
+            return False
+        except TimeoutError:
+            self.tally["timed out"] += 1
+        return True
+
     # --- what is seen -------------------------------------------------------------------------
 
     def violation(self, what: str) -> None:
         self.violations.append(what)
+
+    def must_have_run(self, life: Life) -> None:
+        for number, runs in enumerate(life.runs):
+            if runs != [1]:
+                self.violation(f"finaliser {number} of {life.user} ran {runs} times")
+
+    def drained(self) -> None:
+        """A root was refused because of shutdown."""
+        self.tally["refused: while draining"] += 1
+        if not self.is_draining:
+            self.violation("refused a request although nothing was draining")
 
     def refused(self, life: Life, error: BaseException) -> None:
         """Work of this life was refused."""

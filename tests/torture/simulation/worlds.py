@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
 
-from ringfence import Ringfence, Settings
+from ringfence import Ringfence, Settings, clear_shared_object_registry
 from ringfence import tasks as loop_tasks
 from ringfence.isolation import registry
-from ringfence.state import open_roots
+from ringfence.state import open_roots, roots
 
 from .blocks import USERS, request
 from .boundary import boundary_of, exchange
@@ -18,22 +18,26 @@ from .loop import SeededLoop
 from .oracle import World
 from .outcome import Outcome
 from .seeded import chance_of, fresh_ids
+from .own import MAX_DEPTH, MAX_OWNED
 from .sessions import FakeDatabase, Pool
-from .work import work
+from .work import OPERATIONS
 
 __all__ = ["left_over", "live", "make_world", "run_world"]
 
 REQUESTS = 12
-SETTINGS = Settings()
+SETTINGS = Settings(max_owned=MAX_OWNED, max_depth=MAX_DEPTH)
 
 
 class AsyncioRunner:
     """Tasks of the seeded loop, any of which may be cancelled by `task.cancel()`."""
 
+    is_asyncio = True
     sleep: Callable[[float], Awaitable[None]] = staticmethod(asyncio.sleep)
 
     def __init__(self) -> None:
         self.tasks: dict[asyncio.Task[Any], None] = {}
+        self.cancelled: set[asyncio.Task[Any]] = set()
+        self.swallowed = 0
 
     def spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         coroutine: Any = work()
@@ -45,17 +49,20 @@ class AsyncioRunner:
         del self.tasks[task]
         if not task.cancelled():
             task.exception()
+            self.swallowed += task in self.cancelled
 
     def cancel_one(self, chance: Random) -> bool:
         if not self.tasks:
             return False
-        chance.choice(list(self.tasks)).cancel()
+        victim = chance.choice(list(self.tasks))
+        if victim.cancel():
+            self.cancelled.add(victim)
         return True
 
     async def wait(self) -> None:
-        """Until every task has ended, also those that these have started."""
-        while self.tasks:
-            await asyncio.wait(list(self.tasks))
+        """Until every task has ended, also those that these have started, and the library's."""
+        while self.tasks or loop_tasks._running:
+            await asyncio.wait([*self.tasks, *loop_tasks._running])
 
 
 def run_world(seed: int, number: int) -> Outcome:
@@ -67,6 +74,8 @@ def run_world(seed: int, number: int) -> Outcome:
     world = make_world(chance, runner)
     try:
         loop.run_until_complete(_live(world, runner))
+        if runner.swallowed and not world.is_cut:
+            world.violation(f"{runner.swallowed} cancellations were swallowed")
         if loop_tasks._running:
             world.violation(f"{len(loop_tasks._running)} tasks of ringfence are left")
     except Exception as error:
@@ -83,6 +92,7 @@ def make_world(chance: Random, runner: Any) -> World:
     """A world with three connections and a fence of its own."""
     database = FakeDatabase(Pool(runner.sleep))
     world = World(chance, runner, Ringfence(settings=SETTINGS, database=database))
+    world.operations = OPERATIONS
     world.left_to_birth = chance.randrange(0, 8)
     return world
 
@@ -90,7 +100,8 @@ def make_world(chance: Random, runner: Any) -> World:
 async def _live(world: World, runner: AsyncioRunner) -> None:
     async with world.fence:
         await live(world)
-        if world.likely(0.85):
+        world.is_cut = world.likely(0.15)
+        if not world.is_cut:
             await runner.wait()
         world.is_draining = True
     await runner.wait()
@@ -104,7 +115,7 @@ async def live(world: World) -> None:
         if world.likely(0.4):
             world.spawn(exchange, app, user, None)
         else:
-            world.spawn(request, user, None, work)
+            world.spawn(request, user, None, World.work)
         if world.likely(0.5):
             await world.pause()
 
@@ -114,7 +125,7 @@ def left_over(world: World) -> None:
     database: Any = world.fence.database
     pool: Pool = database.pool
     for what, count in {
-        "roots are open": len(open_roots()),
+        f"roots are open: {[root.opened_at for root in open_roots()]}": len(open_roots()),
         "objects are registered": len(registry),
         "connections are out": pool.size - len(pool.idle),
         "pieces of detached work are left": len(world.fence._detached),
@@ -122,5 +133,15 @@ def left_over(world: World) -> None:
         if count:
             world.violation(f"{count} {what}")
     for life in world.detached:
-        if any(runs != [1] for runs in life.runs):
-            world.violation(f"finalisers of detached work ran {life.runs} times")
+        world.must_have_run(life)
+    report = world.fence.drain_report
+    if report is not None and report.abandoned:
+        world.violation(f"shutdown gave up on {report.abandoned}")
+    _forget_all()
+
+
+def _forget_all() -> None:
+    """What one world has leaked is not the next one's fault."""
+    roots.clear()
+    registry._entries.clear()
+    clear_shared_object_registry()
