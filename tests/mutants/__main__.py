@@ -15,17 +15,14 @@ import concurrent.futures
 import importlib
 import os
 import pkgutil
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from . import __path__ as here
-from .mutant import Mutant
+from .mutant import ROOT, Mutant, Stale, applied
 
-ROOT = Path(__file__).resolve().parents[2]
 KILLED, SURVIVED, STALE = "killed", "SURVIVED", "STALE"
 
 
@@ -59,19 +56,14 @@ def run_tests(source: Path, tests: tuple[str, ...], limit: float = 120) -> tuple
 
 def judge(mutant: Mutant) -> tuple[str, str]:
     """Apply one mutant to a copy, and say what became of it."""
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "src"
-        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
-        for file, old, new in mutant.edits:
-            path = source / "ringfence" / file
-            text = path.read_text()
-            if text.count(old) != 1:
-                return STALE, f"{file}: {text.count(old)} times: {old!r}"
-            path.write_text(text.replace(old, new))
-        passed, output = run_tests(source, mutant.tests)
-        if "no tests ran" in output or "ERROR: not found" in output:
-            return STALE, output[-500:]
-        return (SURVIVED, output[-300:]) if passed else (KILLED, "")
+    try:
+        with applied(mutant) as source:
+            passed, output = run_tests(source, mutant.tests)
+    except Stale as stale:
+        return STALE, str(stale)
+    if "no tests ran" in output or "ERROR: not found" in output:
+        return STALE, output[-500:]
+    return (SURVIVED, output[-300:]) if passed else (KILLED, "")
 
 
 def main() -> int:

@@ -24,4 +24,9 @@ class Leg:
         cast(Callable[[Report], None], module.run)(report)
 
 
-LEGS: dict[str, Leg] = {leg.name: leg for leg in ()}
+LEGS: dict[str, Leg] = {
+    leg.name: leg
+    for leg in (
+        Leg("simulation", "the library on an event loop that a seed decides", lane=1),
+    )
+}

@@ -45,6 +45,9 @@ class Report:
     Handed to a leg: how much to do, from which seed; takes what it found.
 
     A leg that finds a fault calls `fault` with one line that repeats it.
+
+    Attributes:
+        world: of a simulation, the only one to run.
     """
 
     leg: str
@@ -53,6 +56,7 @@ class Report:
     out: TextIO = attrs.field(factory=lambda: sys.stdout)
     figures: list[Figure] = attrs.field(factory=list)
     faults: list[str] = attrs.field(factory=list)
+    world: int | None = None
     _shown: float = 0.0
 
     def size(self, full: int, short: int) -> int:

@@ -74,7 +74,10 @@ def _is_expected(
     is_parent_closed = life.scope is not None and life.scope.is_parent_closed
     if life.is_fatal and not is_parent_closed and not isinstance(error, Fatal):
         world.violation(f"a fatal error was dropped for {error!r}")
+    notes = getattr(error, "__notes__", ())
     if isinstance(error, Fatal):
+        if life.failing > len(notes):
+            world.violation(f"{life.failing} finalisers failed: {error!r} does not say so")
         return True
     if isinstance(error, ScopeCloseError):
         if outcome is not None:
@@ -85,7 +88,9 @@ def _is_expected(
     is_new = is_cancellation(error) or isinstance(error, TimeoutError)
     if outcome is not None and error is not outcome and not is_new:
         world.violation(f"{outcome!r} became {error!r}")
-    if life.failing > len(getattr(error, "__notes__", ())) and not is_parent_closed:
+    if any("BodyError" in note for note in notes):
+        world.violation(f"the body's own exception came back as one of a finaliser: {notes}")
+    if life.failing > len(notes) and not is_parent_closed:
         world.violation(f"{life.failing} finalisers failed: {error!r} does not say so")
     return isinstance(outcome, BodyError) and error is outcome
 
@@ -103,14 +108,22 @@ def _judge(world: World, life: Life, outcome: BaseException | None) -> None:
         for saw in life.seen_by_managers:
             if saw is not outcome:
                 world.violation(f"a manager was shown {saw!r} instead of {outcome!r}")
-    for use in (lambda: scope.check([life.user]), lambda: scope.db_session, lambda: scope.own([])):
-        try:
-            use()
-        except RingfenceError as error:
-            if not isinstance(error, ContextClosedError):
-                world.violation(f"a scope that has ended says {error!r}")
-        else:
-            world.violation(f"the scope of {life.user} answers after its end")
+    if world.likely(0.2):
+        _must_be_silent(world, life)
+
+
+def _must_be_silent(world: World, life: Life) -> None:
+    """The scope of a life that is over answers nobody, its own tree included."""
+    scope = life.scope
+    uses = (lambda: scope.check([life.user]), lambda: scope.db_session, lambda: scope.own([]))
+    try:
+        world.chance.choice(uses)()
+    except ContextClosedError:
+        world.tally["refused: ended scope"] += 1
+    except RingfenceError as error:
+        world.violation(f"a scope that has ended says {error!r}")
+    else:
+        world.violation(f"the scope of {life.user} answers after its end")
 
 
 async def request(world: World, user: str | None, born: Life | None, body: Body) -> None:

@@ -65,6 +65,8 @@ def _is_itself(world: World, life: Life, scope: Any) -> None:
         return
     if seen != life.user or here is not scope:
         world.violation(f"a finaliser of {life.user} runs in another scope, of {seen}")
+    if world.likely(0.8):  # a refusal costs more than all that is done here
+        return
     try:
         here.callback(print)
     except ContextClosedError:

@@ -26,7 +26,7 @@ MAX_OWNED = 30
 
 
 async def only_wait(world: World, life: Life) -> None:
-    for _ in range(world.chance.randrange(1, 8)):
+    for _ in range(world.chance.randrange(1, 12)):
         await world.pause()
         world.reads(life)
 
@@ -167,6 +167,6 @@ async def own_too_many(world: World, life: Life) -> None:
 
 
 OPERATIONS = (
-    *[only_wait] * 4, *[nest] * 2, *[query] * 3, *[remember] * 2, *[own_objects] * 2, enter, enter_group,
+    *[only_wait] * 8, *[nest] * 3, *[query] * 3, *[remember] * 2, *[own_objects] * 2, enter, enter_group,
     dive, own_too_many,
 )  # fmt: skip
