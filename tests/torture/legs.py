@@ -28,5 +28,7 @@ LEGS: dict[str, Leg] = {
     leg.name: leg
     for leg in (
         Leg("simulation", "the library on an event loop that a seed decides", lane=1),
+        Leg("trio_simulation", "the same on trio's scheduler", lane=1),
+        Leg("memory", "what a hundred thousand scopes leave behind", lane=1),
     )
 }

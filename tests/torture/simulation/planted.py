@@ -28,7 +28,7 @@ class Found:
     what: str
 
 
-def find(mutant: Mutant, kind: str, seed: int, worlds: int, limit: float = 60) -> Found:
+def find(mutant: Mutant, kind: str, seed: int, worlds: int, limit: float = 30) -> Found:
     """Look for a planted defect in so many worlds; raises `Stale` if it cannot be planted."""
     command = [sys.executable, "-m", "tests.torture.simulation"]
     command += ["--seed", str(seed), "--worlds", str(worlds), "--on", kind]
