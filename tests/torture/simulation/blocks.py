@@ -45,6 +45,7 @@ async def inside(world: World, block: Any, life: Life, body: Body) -> None:
         async with block:
             try:
                 life.scope = current_scope()
+                _refuse_late_comers(world, life)
                 world.reads(life)
                 await body(world, life)
                 if life.blows_up:
@@ -65,6 +66,12 @@ async def inside(world: World, block: Any, life: Life, body: Body) -> None:
     finally:
         life.is_over = True
         _judge(world, life, outcome)
+
+
+def _refuse_late_comers(world: World, life: Life) -> None:
+    scope = life.scope
+    if scope.parent is None and scope._recipes is world.fence and world.fence.is_draining:
+        world.violation(f"a root of {life.user}'s was opened while all shuts down")
 
 
 def _is_expected(

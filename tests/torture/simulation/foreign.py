@@ -58,6 +58,9 @@ async def foreign_memory(world: World, life: Life) -> None:
         write = _trial(lambda: setattr(memory, "user", life.user))
         world.must_refuse("foreign owned object", owner, write)
         world.must_refuse("foreign owned object", owner, _trial(lambda: delattr(memory, "user")))
+        if not life.may_be_refused:
+            own = _trial(lambda: current_scope().own(memory))
+            world.must_refuse("foreign owned object", owner, own)
         nowhere = _trial(lambda: Context().run(lambda: memory.user))
         world.must_refuse("owned object where nobody is", owner, nowhere)
 

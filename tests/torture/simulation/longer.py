@@ -6,7 +6,7 @@ from ringfence import ConfigurationError, ContextClosedError, DrainingError, bin
 
 from .blocks import USERS, request
 from .oracle import Life, World
-from .own import only_wait
+from .own import Memory, only_wait
 
 __all__ = ["OPERATIONS"]
 
@@ -35,18 +35,32 @@ async def leave_orphan(world: World, life: Life) -> None:
 
 
 async def _orphan(world: World, life: Life) -> None:
+    memory, is_owned = Memory(life.user), not life.may_be_refused
     for _ in range(world.chance.randrange(2, 8)):
         await world.pause()
         world.reads(life)
+        if is_owned:
+            _use(world, life, memory)
         if world.likely(0.3):
             await world.step(life)
+
+
+def _use(world: World, life: Life, memory: Memory) -> None:
+    """An owned object serves its tree, and nobody whose own block has ended."""
+    try:
+        seen = memory.user
+    except ContextClosedError as error:
+        world.refused(life, error)
+    else:
+        if seen != life.user or life.must_be_refused:
+            world.violation(f"an object of {seen} serves a task of {life.user}, which has ended")
 
 
 async def bear(world: World, life: Life) -> None:
     """Another user's request begins in this one's context, as uvicorn's pipelined ones do."""
     if world.left_to_birth > 0:
         world.left_to_birth -= 1
-        world.spawn(request, world.chance.choice(USERS), life, World.work)
+        world.chance.choice(world.births)(world.chance.choice(USERS), life)
 
 
 async def become(world: World, life: Life) -> None:
@@ -76,6 +90,9 @@ async def detach(world: World, life: Life) -> None:
     else:
         world.tally["detached"] += 1
         world.detached.append(other)
+        world.handles.append(handle)
+        if world.fence.is_draining:
+            world.violation("work was detached while all shuts down")
         if world.likely(0.3):
             handle.cancel()
 

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from .oracle import World
 from .outcome import Outcome
 from .seeded import chance_of, fresh_ids
-from .worlds import left_over, live, make_world
+from .worlds import left_over, live, make_world, see_that_all_is_drained
 
 __all__ = ["run_trio_world"]
 
@@ -103,3 +103,4 @@ async def _main(chance: Random, worlds: list[World]) -> None:
                 while runner.scopes and not world.is_cut:
                     await trio.sleep(0.05)
                 world.is_draining = True
+            see_that_all_is_drained(world)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from ringfence import (
     ContextClosedError,
     ContextLimitError,
+    Detached,
     DrainingError,
     NoContextError,
     Ringfence,
@@ -116,6 +117,8 @@ class World:
         self.shelf: list[tuple[str, Any, Life]] = []
         self.trace = 0
         self.detached: list[Life] = []
+        self.handles: list[Detached] = []
+        self.births: Sequence[Callable[[str, Life], None]] = ()
         self.left_to_birth = 0
         self.is_draining = False
         self.is_cut = False  # whether shutdown comes before all is done
@@ -251,6 +254,8 @@ def _by_scope() -> str | None:
 
 def _by_scope_or_none() -> str | None:
     scope = current_scope_or_none()
+    if scope is not None and scope.state == "closed":
+        return "somebody whose scope has ended"
     return scope.context.user_id if scope is not None and scope.has_user else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from typing import Any
 
@@ -87,7 +88,7 @@ async def change_facts(world: World, life: Life) -> None:
     for change in (
         lambda: setattr(context, "user_id", "changed"),
         lambda: context.__setstate__({"user_id": "changed"}),
-        lambda: pickle.dumps(context),
+        lambda: pickle.dumps(copy.copy(context)),
     ):
         try:
             change()

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
 
-from ringfence import Ringfence, Settings, clear_shared_object_registry
+from ringfence import DrainingError, Ringfence, Settings, clear_shared_object_registry
 from ringfence import tasks as loop_tasks
 from ringfence.isolation import registry
 from ringfence.state import open_roots, roots
@@ -22,7 +22,7 @@ from .own import MAX_DEPTH, MAX_OWNED
 from .sessions import FakeDatabase, Pool
 from .work import OPERATIONS
 
-__all__ = ["left_over", "live", "make_world", "run_world"]
+__all__ = ["left_over", "live", "make_world", "run_world", "see_that_all_is_drained"]
 
 REQUESTS = 12
 SETTINGS = Settings(max_owned=MAX_OWNED, max_depth=MAX_DEPTH)
@@ -104,12 +104,17 @@ async def _live(world: World, runner: AsyncioRunner) -> None:
         if not world.is_cut:
             await runner.wait()
         world.is_draining = True
+    see_that_all_is_drained(world)
     await runner.wait()
 
 
 async def live(world: World) -> None:
     """Users come in, by the boundary or by `user_context`."""
     app = boundary_of(world)
+    world.births = (
+        lambda user, born: world.spawn(exchange, app, user, born),
+        lambda user, born: world.spawn(request, user, born, World.work),
+    )
     for _ in range(REQUESTS - world.left_to_birth):
         user = world.chance.choice(USERS)
         if world.likely(0.4):
@@ -118,6 +123,13 @@ async def live(world: World) -> None:
             world.spawn(request, user, None, World.work)
         if world.likely(0.5):
             await world.pause()
+
+
+def see_that_all_is_drained(world: World) -> None:
+    """Shutdown is over: nothing that was in flight is open any more."""
+    late = [root.opened_at for root in open_roots() if root._recipes is world.fence]
+    if late:
+        world.violation(f"shutdown has left open: {late}")
 
 
 def left_over(world: World) -> None:
@@ -134,6 +146,8 @@ def left_over(world: World) -> None:
             world.violation(f"{count} {what}")
     for life in world.detached:
         world.must_have_run(life)
+    if any(isinstance(handle.error, DrainingError) for handle in world.handles):
+        world.violation("detached work was refused, as a new request is")
     report = world.fence.drain_report
     if report is not None and report.abandoned:
         world.violation(f"shutdown gave up on {report.abandoned}")
