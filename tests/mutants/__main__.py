@@ -1,11 +1,12 @@
 """
 Break the library one line at a time, and see a test fail.
 
-    python -m tests.mutants [NAME ...] [--jobs 2]
+    python -m tests.mutants [NAME ...] [--jobs 2] [--by simulation]
 
 Each mutant is applied to a copy of `src`, its tests run against the copy, and the mutant is
 killed if they fail. Exits 1 if one survives, 2 if a line to break is not there (any more) or the
-tests fail without any mutant.
+tests fail without any mutant. With `--by simulation` it is the simulation of
+`tests/torture` alone that must notice, those that `simulated` chooses.
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ import pkgutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+from tests.torture.simulation.planted import find
 
 from . import __path__ as here
 from .mutant import ROOT, Mutant, Stale, applied
+from .simulated import must_be_noticed
 
+WORLDS = 400
 KILLED, SURVIVED, STALE = "killed", "SURVIVED", "STALE"
 
 
@@ -73,11 +79,15 @@ def main() -> int:
     )
     parser.add_argument("names", nargs="*", help="only mutants whose name contains one of these")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--by", choices=("simulation",), help="what must notice, if not the tests")
     options = parser.parse_args()
     mutants = [
-        m for m in load() if not options.names or any(part in m.name for part in options.names)
+        m
+        for m in (load() if options.by is None else must_be_noticed())
+        if not options.names or any(part in m.name for part in options.names)
     ]
-    began = time.perf_counter()
+    if options.by is not None:
+        return run_all(mutants, judge_by_simulation, options.jobs)
     tests = tuple(sorted({test for mutant in mutants for test in mutant.tests}))
     print(f"{len(mutants)} mutants; first their tests without any", flush=True)
     passed, output = run_tests(ROOT / "src", tests, limit=900)
@@ -85,8 +95,26 @@ def main() -> int:
         print(output)
         print("The tests fail without any mutant.", file=sys.stderr)
         return 2
+    return run_all(mutants, judge, options.jobs)
+
+
+def judge_by_simulation(mutant: Mutant) -> tuple[str, str]:
+    """Apply one mutant to a copy, and say whether a world shows it, and which."""
+    try:
+        found = find(mutant, "asyncio", seed=1, worlds=WORLDS)
+    except Stale as stale:
+        return STALE, str(stale)
+    detail = f"world {found.world:g}: {found.what[:90]}"
+    return (KILLED, detail) if found.world < WORLDS else (SURVIVED, detail)
+
+
+def run_all(
+    mutants: list[Mutant], judge: Callable[[Mutant], tuple[str, str]], jobs: int
+) -> int:
+    """Judge them, and say what became of each."""
+    began = time.perf_counter()
     results: dict[str, int] = {KILLED: 0, SURVIVED: 0, STALE: 0}
-    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         for mutant, (verdict, detail) in zip(mutants, pool.map(judge, mutants), strict=True):
             results[verdict] += 1
             print(f"{verdict:9} {mutant.name}")

@@ -82,7 +82,8 @@ def _is_expected(
     if life.is_fatal and not is_parent_closed and not isinstance(error, Fatal):
         world.violation(f"a fatal error was dropped for {error!r}")
     notes = getattr(error, "__notes__", ())
-    if isinstance(error, Fatal):
+    if isinstance(error, Fatal):  # comes instead of a cancellation, too
+        world.tally["fatal errors"] += 1
         if life.failing > len(notes):
             world.violation(f"{life.failing} finalisers failed: {error!r} does not say so")
         return True

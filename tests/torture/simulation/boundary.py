@@ -40,6 +40,8 @@ async def _application(scope: Mapping[str, Any], receive: Any, send: Any) -> Non
     world: World = scope[ORACLE][0]
     life: Life = scope[ORACLE][1]
     try:
+        if world.fence.is_draining:
+            world.violation("a request was let in while all shuts down")
         world.reads(life)
         await (only_wait if life.user is None else World.work)(world, life)
         await receive()

@@ -174,11 +174,13 @@ async def leave_twice(world: World, life: Life) -> None:
                 world.violation("a block was left twice, and is still open")
             world.must_have_run(other)
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(leave)
-            tasks.start_soon(leave)
-        await block.__aexit__(None, None, None)
-        other.is_over = True
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(leave)
+                tasks.start_soon(leave)
+        finally:
+            await block.__aexit__(None, None, None)  # here, too, where it was entered
+            other.is_over = True
     world.reads(life)
 
 

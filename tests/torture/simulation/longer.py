@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ringfence import ConfigurationError, ContextClosedError, DrainingError, bind, current_scope, task_group
+from ringfence import ConfigurationError, ContextClosedError, DrainingError, NoContextError, bind, current_scope, task_group
 
 from .blocks import USERS, request
 from .oracle import Life, World
@@ -49,7 +49,7 @@ def _use(world: World, life: Life, memory: Memory) -> None:
     """An owned object serves its tree, and nobody whose own block has ended."""
     try:
         seen = memory.user
-    except ContextClosedError as error:
+    except (ContextClosedError, NoContextError) as error:
         world.refused(life, error)
     else:
         if seen != life.user or life.must_be_refused:

@@ -249,6 +249,8 @@ def _by_context_or_none() -> str | None:
 
 def _by_scope() -> str | None:
     scope = current_scope()
+    if scope.state == "closed":
+        return "somebody whose scope has ended"
     return scope.context.user_id if scope.has_user else None
 
 

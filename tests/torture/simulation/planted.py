@@ -41,7 +41,7 @@ def find(mutant: Mutant, kind: str, seed: int, worlds: int, limit: float = 30) -
                 check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            return Found(worlds, f"no end within {limit:g} s")
+            return Found(0, f"no end within {limit:g} s")
     said = re.search(r"^world (\d+): (.*)", done.stdout, re.MULTILINE)
     if said is not None:
         return Found(int(said[1]), said[2])
