@@ -108,9 +108,7 @@ def judge_by_simulation(mutant: Mutant) -> tuple[str, str]:
     return (KILLED, detail) if found.world < WORLDS else (SURVIVED, detail)
 
 
-def run_all(
-    mutants: list[Mutant], judge: Callable[[Mutant], tuple[str, str]], jobs: int
-) -> int:
+def run_all(mutants: list[Mutant], judge: Callable[[Mutant], tuple[str, str]], jobs: int) -> int:
     """Judge them, and say what became of each."""
     began = time.perf_counter()
     results: dict[str, int] = {KILLED: 0, SURVIVED: 0, STALE: 0}

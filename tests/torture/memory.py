@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import tracemalloc
-from contextlib import asynccontextmanager
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from ringfence import (
@@ -44,7 +44,7 @@ async def _resource() -> AsyncIterator[str]:
 
 
 class Application:
-    """Requests, one after another and some at once; `leak` is a list that keeps what it should not."""
+    """Requests, some at once; `leak` is a list that keeps what nobody should."""
 
     def __init__(self) -> None:
         self.pool = Pool(asyncio.sleep)

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from ringfence import ConfigurationError, ContextClosedError, DrainingError, NoContextError, bind, current_scope, task_group
+from ringfence import (
+    ConfigurationError,
+    ContextClosedError,
+    DrainingError,
+    NoContextError,
+    bind,
+    current_scope,
+    task_group,
+)
 
 from .blocks import USERS, request
 from .oracle import Life, World

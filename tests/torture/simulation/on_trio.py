@@ -100,7 +100,7 @@ async def _main(chance: Random, worlds: list[World]) -> None:
             async with world.fence:
                 await live(world)
                 world.is_cut = world.likely(0.15)
-                while runner.scopes and not world.is_cut:
+                while runner.scopes and not world.is_cut:  # noqa: ASYNC110 - new ones come
                     await trio.sleep(0.05)
                 world.is_draining = True
             see_that_all_is_drained(world)

@@ -167,6 +167,6 @@ async def own_too_many(world: World, life: Life) -> None:
 
 
 OPERATIONS = (
-    *[only_wait] * 8, *[nest] * 3, *[query] * 3, *[remember] * 2, *[own_objects] * 2, enter, enter_group,
-    dive, own_too_many,
+    *[only_wait] * 8, *[nest] * 3, *[query] * 3, *[remember] * 2, *[own_objects] * 2, enter,
+    enter_group, dive, own_too_many,
 )  # fmt: skip

@@ -55,7 +55,7 @@ class Wire:
     async def close(self) -> None:
         """Refuse new statements, wait for those under way, give the connection back."""
         self.is_closed = True
-        while self.statements:  # noqa: ASYNC110 - as the real one does
+        while self.statements:
             await self.pool.sleep(0.005)
         connection, self.connection = self.connection, None
         if connection is not None:

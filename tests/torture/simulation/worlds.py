@@ -1,4 +1,4 @@
-"""One world on the seeded event loop: its requests, its shutdown, and what must be left: nothing."""
+"""One world on the seeded event loop: its requests, its shutdown, and that nothing is left."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .boundary import boundary_of, exchange
 from .loop import SeededLoop
 from .oracle import World
 from .outcome import Outcome
-from .seeded import chance_of, fresh_ids
 from .own import MAX_DEPTH, MAX_OWNED
+from .seeded import chance_of, fresh_ids
 from .sessions import FakeDatabase, Pool
 from .work import OPERATIONS
 
