@@ -112,6 +112,8 @@ def _judge(world: World, life: Life, outcome: BaseException | None) -> None:
         world.violation(f"a block was left, and its scope is {scope.state}")
     if scope.ended_well and (outcome is not None or scope.is_parent_closed):
         world.violation(f"{outcome!r} is said to have ended well")
+    if any(each.error is outcome for each in scope.report) and outcome is not None:
+        world.violation(f"{outcome!r} of the body is said to be a finaliser's")
     if isinstance(outcome, BodyError) and not scope.is_parent_closed:
         for saw in life.seen_by_managers:
             if saw is not outcome:

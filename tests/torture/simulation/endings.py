@@ -96,7 +96,7 @@ async def fail_fatally(world: World, life: Life) -> None:
     if life.root.can_fail and not life.is_fatal and world.likely(0.3):
         current_scope().callback(_fail_fatally)
         life.is_fatal = True
-        _register(world, life)
+        await fail_later(world, life)
 
 
 def _fail_fatally() -> None:

@@ -41,7 +41,7 @@ async def foreign_session(world: World, life: Life) -> None:
     session, owner = found
     try:
         await session.execute(life.user)
-    except (OwnershipError, ContextClosedError) as error:
+    except (OwnershipError, SessionIsolationError, ContextClosedError) as error:
         world.must_refuse("foreign session", owner, error)
     except NoContextError as error:
         world.refused(life, error)

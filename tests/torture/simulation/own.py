@@ -7,17 +7,22 @@ from typing import Any
 import anyio
 
 from ringfence import (
+    ConcurrentSessionError,
+    ContextClosedError,
     ContextLimitError,
+    NoContextError,
     OwnershipError,
     WrongTypeError,
     child_context,
     current_context,
     current_scope,
     owned,
+    task_group,
 )
 
 from .blocks import operation
 from .oracle import Life, World
+from .sessions import SessionClosed
 
 __all__ = ["MAX_DEPTH", "MAX_OWNED", "OPERATIONS", "Memory", "only_wait"]
 
@@ -47,6 +52,9 @@ async def query(world: World, life: Life) -> None:
     except TimeoutError:
         world.tally["pool exhausted"] += 1
         return
+    except ConcurrentSessionError:
+        world.tally["refused: busy session"] += 1
+        return
     world.tally["statements"] += 1
     if shown != (life.user or "nobody"):
         world.violation(f"{life.user} was shown rows of {shown}")
@@ -61,6 +69,23 @@ class Memory:
 
     def __len__(self) -> int:
         return 1
+
+
+async def query_at_once(world: World, life: Life) -> None:
+    """Two tasks on one session: one of them is refused, or has it to itself."""
+    async with task_group() as tasks:
+        try:
+            for _ in range(2):
+                tasks.start_soon(query_in_turn, world, life)
+        except ContextClosedError as error:
+            world.refused(life, error)
+
+
+async def query_in_turn(world: World, life: Life) -> None:
+    try:
+        await query(world, life)
+    except (ContextClosedError, NoContextError, SessionClosed) as error:
+        world.refused(life, error)
 
 
 async def remember(world: World, life: Life) -> None:
@@ -167,6 +192,6 @@ async def own_too_many(world: World, life: Life) -> None:
 
 
 OPERATIONS = (
-    *[only_wait] * 8, *[nest] * 3, *[query] * 3, *[remember] * 2, *[own_objects] * 2, enter,
-    enter_group, dive, own_too_many,
+    *[only_wait] * 8, *[nest] * 3, *[query] * 3, query_at_once, *[remember] * 2, *[own_objects] * 2,
+    enter, enter_group, dive, own_too_many,
 )  # fmt: skip

@@ -14,6 +14,7 @@ from ringfence.state import open_roots, roots
 
 from .blocks import USERS, request
 from .boundary import boundary_of, exchange
+from .guarded import GuardedDatabase
 from .loop import SeededLoop
 from .oracle import World
 from .outcome import Outcome
@@ -90,7 +91,8 @@ def run_world(seed: int, number: int) -> Outcome:
 
 def make_world(chance: Random, runner: Any) -> World:
     """A world with three connections and a fence of its own."""
-    database = FakeDatabase(Pool(runner.sleep))
+    kind = GuardedDatabase if runner.is_asyncio else FakeDatabase
+    database = kind(Pool(runner.sleep))
     world = World(chance, runner, Ringfence(settings=SETTINGS, database=database))
     world.operations = OPERATIONS
     world.left_to_birth = chance.randrange(0, 8)
