@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import importlib
 import os
-import pkgutil
 import subprocess
 import sys
 import time
@@ -24,21 +22,12 @@ from pathlib import Path
 
 from tests.torture.simulation.planted import find
 
-from . import __path__ as here
 from .mutant import ROOT, Mutant, Stale, applied
 from .simulated import must_be_noticed
+from .tables import load
 
 WORLDS = 400
 KILLED, SURVIVED, STALE = "killed", "SURVIVED", "STALE"
-
-
-def load() -> list[Mutant]:
-    """Every mutant of every module of this package that has a list of them."""
-    found: list[Mutant] = []
-    for module in pkgutil.iter_modules(here):
-        if module.name not in ("__main__", "mutant"):
-            found += importlib.import_module(f"{__package__}.{module.name}").MUTANTS
-    return found
 
 
 def run_tests(source: Path, tests: tuple[str, ...], limit: float = 120) -> tuple[bool, str]:

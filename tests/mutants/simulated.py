@@ -5,6 +5,7 @@ from __future__ import annotations
 from .boundary import MUTANTS as BOUNDARY
 from .core import MUTANTS as CORE
 from .mutant import Mutant, mutant
+from .sessions import MUTANTS as SESSIONS
 
 __all__ = ["MUTANTS", "OUT_OF_REACH", "must_be_noticed"]
 
@@ -33,6 +34,8 @@ AT_THE_BOUNDARY = (
     "3: the scope ends when the response starts",
     "5: shutdown does not wait for requests",
 )
+
+OF_SESSIONS = ("sessions: any scope may use a session", "sessions: two tasks at once")
 
 MUTANTS: list[Mutant] = [
     mutant(
@@ -127,7 +130,8 @@ MUTANTS: list[Mutant] = [
 
 
 def must_be_noticed() -> list[Mutant]:
-    """Defects that the simulation alone has to kill."""
+    """Defects that the simulation alone has to kill; those of the core, but for some, and more."""
     chosen = [mutant for mutant in CORE if mutant.name not in OUT_OF_REACH]
     chosen += [mutant for mutant in BOUNDARY if mutant.name in AT_THE_BOUNDARY]
+    chosen += [mutant for mutant in SESSIONS if mutant.name in OF_SESSIONS]
     return chosen + MUTANTS

@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable
 
-from tests.mutants.__main__ import load
+from tests.mutants.tables import load
 
 from ..report import Report
 from .hunt import SIMULATORS
@@ -42,6 +42,8 @@ PLANTED = (
     "3: the state is not set",
     "2: a root takes what is ambient as its root",
     "4: any open scope may use an owned object",
+    "sessions: two tasks at once",
+    "sessions: any scope may use a session",
     "3: a scope stays current, where nothing was registered",
     "3: an orphan falls through to the scope beneath its own",
     "3: readers fall back to what is beneath",
