@@ -26,14 +26,15 @@ class Connection:
 class Pool:
     """Few connections for many. Lives as long as its world."""
 
-    def __init__(self, sleep: Sleep, size: int = 3) -> None:
+    def __init__(self, sleep: Sleep, size: int = 3, patience: float = PATIENCE) -> None:
         self.sleep = sleep
         self.size = size
+        self.patience = patience
         self.idle = [Connection() for _ in range(size)]
         self._free = anyio.Semaphore(size, fast_acquire=True)
 
     async def take(self) -> Connection:
-        with anyio.fail_after(PATIENCE):
+        with anyio.fail_after(self.patience):
             await self._free.acquire()
         return self.idle.pop()
 
