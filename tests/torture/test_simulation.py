@@ -56,7 +56,7 @@ def test_a_world_is_the_same_in_any_process_and_after_any_other(kind: str) -> No
 
 @pytest.mark.parametrize("kind", sorted(SIMULATORS))
 def test_no_promise_is_broken_in_a_few_worlds(kind: str) -> None:
-    found = hunt(kind, seed=1, numbers=range(120 if kind == "asyncio" else 20))
+    found = hunt(kind, seed=1, numbers=range(250 if kind == "asyncio" else 20))
     assert found is None, found
 
 
