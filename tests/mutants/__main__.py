@@ -14,14 +14,16 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import os
-import subprocess
+import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from tests.torture.simulation.planted import find
 
+from . import warm
 from .mutant import ROOT, Mutant, Stale, applied
 from .simulated import must_be_noticed
 from .tables import load
@@ -32,21 +34,14 @@ KILLED, SURVIVED, STALE = "killed", "SURVIVED", "STALE"
 
 def run_tests(source: Path, tests: tuple[str, ...], limit: float = 120) -> tuple[bool, str]:
     """Whether the tests pass against the library in `source` in time, and what they printed."""
-    environ = os.environ | {"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    try:
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=limit,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return False, "timed out"
-    return done.returncode == 0, done.stdout + done.stderr
+    with tempfile.NamedTemporaryFile("r") as output:
+        process = warm.start(source, ROOT, tests, output.name)
+        process.join(limit)
+        if process.exitcode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.join()
+            return False, "timed out"
+        return process.exitcode == 0, output.read()
 
 
 def judge(mutant: Mutant) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from .mutant import Mutant
 
 __all__ = ["load"]
 
-NO_LISTS = ("__main__", "mutant", "tables")
+NO_LISTS = ("__main__", "mutant", "tables", "warm")
 
 
 def load() -> list[Mutant]:

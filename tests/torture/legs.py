@@ -30,5 +30,7 @@ LEGS: dict[str, Leg] = {
         Leg("simulation", "the library on an event loop that a seed decides", lane=1),
         Leg("trio_simulation", "the same on trio's scheduler", lane=1),
         Leg("memory", "what a hundred thousand scopes leave behind", lane=1),
+        Leg("malformed", "ids, headers, data and tokens that nobody may take", 1),
+        Leg("machine", "scopes, children and owned objects in any order of steps", 1),
     )
 }

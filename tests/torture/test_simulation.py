@@ -144,8 +144,8 @@ def test_a_broken_promise_comes_with_what_repeats_it(monkeypatch: pytest.MonkeyP
     report = Report("simulation", seed=3, is_short=True, out=out)
     seen = leg.run_worlds(report, "asyncio", range(2), float("inf"))
     assert seen["violations"] > 2
-    assert "python -m tests.torture simulation --seed 3 --world 1" in out.getvalue()
-    again = Report("simulation", seed=3, out=io.StringIO(), world=1)
+    assert "python -m tests.torture simulation --seed 3 --only 1" in out.getvalue()
+    again = Report("simulation", seed=3, out=io.StringIO(), only="1")
     leg.run(again)
     assert not again.holds
 

@@ -30,8 +30,8 @@ PLANTED = (
 
 def run(report: Report) -> None:
     """So many worlds; then defects that must show in a few of them."""
-    if report.world is not None:
-        replay(report, "trio", report.world)
+    if report.only:
+        replay(report, "trio", int(report.only))
         return
     count = report.size(WORLDS, SHORT_WORLDS)
     seen = run_worlds(report, "trio", range(count), float("inf"))

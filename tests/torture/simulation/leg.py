@@ -60,8 +60,8 @@ WORLDS_TO_FIND = 400
 
 def run(report: Report) -> None:
     """Worlds until there were enough steps; then defects that must show in a few worlds."""
-    if report.world is not None:
-        replay(report, "asyncio", report.world)
+    if report.only:
+        replay(report, "asyncio", int(report.only))
         return
     goal = report.size(STEPS, SHORT_STEPS)
     seen = run_worlds(report, "asyncio", itertools.count(), goal)
@@ -115,5 +115,5 @@ def replay(report: Report, kind: str, number: int) -> None:
 def _tell(report: Report, outcome: Outcome) -> None:
     report.fault(
         f"world {outcome.number}: {'; '.join(outcome.violations[:3])}",
-        f"python -m tests.torture {report.leg} --seed {report.seed} --world {outcome.number}",
+        f"python -m tests.torture {report.leg} --seed {report.seed} --only {outcome.number}",
     )
