@@ -27,6 +27,11 @@ class Leg:
 LEGS: dict[str, Leg] = {
     leg.name: leg
     for leg in (
-        Leg("kit", "the torture command finds what is planted, and passes what is right", 2),
+        Leg("simulation", "the library on an event loop that a seed decides", lane=1),
+        Leg("trio_simulation", "the same on trio's scheduler", lane=1),
+        Leg("memory", "what a hundred thousand scopes leave behind", lane=1),
+        Leg("malformed", "ids, headers, data and tokens that nobody may take", lane=1),
+        Leg("machine", "scopes, children and owned objects in any order of steps", lane=1),
+        Leg("kit", "the torture command finds what is planted, and passes what is right", lane=2),
     )
 }
