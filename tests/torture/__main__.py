@@ -17,7 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("legs", nargs="*", metavar="LEG", help="all of them, if none is named")
     parser.add_argument("--seed", type=int, help="of the random choices (today's date)")
-    parser.add_argument("--only", default="", help="the part of a leg that a fault names")
+    parser.add_argument("--only", default="", help="the part or world of a leg that a fault names")
     parser.add_argument("--short", action="store_true", help="as much as the tests do")
     parser.add_argument("--list", action="store_true", help="say what there is, and end")
     given = parser.parse_args()

@@ -28,10 +28,26 @@ class Leg:
 LEGS: dict[str, Leg] = {
     leg.name: leg
     for leg in (
-        Leg("malformed", "ids, headers, data and tokens that nobody may take", 1),
-        Leg("machine", "scopes, children and owned objects in any order of steps", 1),
-        Leg("postgres", "mixed users over pools of PostgreSQL, cancelled and cut off", 2, True),
-        Leg("proxy", "mixed users through a bad network to PostgreSQL", 2, True),
-        Leg("row_security", "role by table by command by whose row, and the ways round", 2, True),
+        Leg("simulation", "the library on an event loop that a seed decides", lane=1),
+        Leg("trio_simulation", "the same on trio's scheduler", lane=1),
+        Leg("memory", "what a hundred thousand scopes leave behind", lane=1),
+        Leg("malformed", "ids, headers, data and tokens that nobody may take", lane=1),
+        Leg("machine", "scopes, children and owned objects in any order of steps", lane=1),
+        Leg("kit", "the torture command finds what is planted, and passes what is right", lane=2),
+        Leg(
+            "postgres",
+            "mixed users over pools of PostgreSQL, cancelled and cut off",
+            lane=2,
+            needs_postgres=True,
+        ),
+        Leg(
+            "proxy", "mixed users through a bad network to PostgreSQL", lane=2, needs_postgres=True
+        ),
+        Leg(
+            "row_security",
+            "role by table by command by whose row, and the ways round",
+            lane=2,
+            needs_postgres=True,
+        ),
     )
 }

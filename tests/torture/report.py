@@ -45,7 +45,7 @@ class Report:
     Handed to a leg: how much to do, from which seed; takes what it found.
 
     A leg that finds a fault calls `fault` with one line that repeats it; `only` is then the part of
-    the leg that the fault was in.
+    the leg, or the simulated world, that the fault was in.
     """
 
     leg: str
