@@ -110,13 +110,15 @@ class Claimant(Infrastructure):
     Somebody who may own objects: the root of one request tree.
 
     Lives as long as its scope is open; for a context that was never entered, as long as one of
-    the tree's contexts.
+    the tree's contexts. `origin` is that of the context that a root was entered with: what was
+    claimed for it, before there was a scope, is the root's.
     """
 
-    __slots__ = ("__weakref__", "claimed", "ref", "request_id")
+    __slots__ = ("__weakref__", "claimed", "origin", "ref", "request_id")
 
-    def __init__(self, request_id: str) -> None:
+    def __init__(self, request_id: str, origin: Claimant | None = None) -> None:
         self.request_id = request_id
+        self.origin = origin
         self.claimed: list[int] = []
         self.ref: weakref.ref[Claimant] | None = None
 
@@ -160,8 +162,11 @@ class IsolationRegistry:
         _refuse_unownable(obj)
         with self._lock:
             owner = self.owner_of(obj)
-            if owner is claimant:
+            if owner is claimant or (owner is not None and owner.origin is claimant):
                 return obj
+            if owner is not None and owner is claimant.origin:
+                owner.claimed.remove(id(obj))  # it is the root's now
+                owner = None
             if owner is None:
                 if len(claimant.claimed) >= limit:
                     raise ContextLimitError(
