@@ -25,7 +25,7 @@ LAYERS: dict[float, str] = {
     3.2: "events",
     3.3: "propagation",
     3.4: "agents",
-    4: "integrations legacy",
+    4: "integrations legacy migrate",
     5: "inspector testing pytest_plugin cli __main__",
 }
 LAYER_OF = {room: layer for layer, rooms in LAYERS.items() for room in rooms.split()}

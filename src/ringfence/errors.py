@@ -86,7 +86,8 @@ class RingfenceError(Exception):
     remedy: str
 
     def __init__(self, fact: str, remedy: str = "", **attributes: Any) -> None:
-        super().__init__(f"{fact} {remedy}".rstrip())
+        space = "" if fact.endswith("\n") else " "  # after a list, a line of its own
+        super().__init__(f"{fact}{space}{remedy}".rstrip())
         self.fact = fact
         self.remedy = remedy
         for name, value in attributes.items():

@@ -113,13 +113,15 @@ class Claimant(Infrastructure):
     Somebody who may own objects: the root of one request tree.
 
     Lives as long as its scope is open; for a context that was never entered, as long as one of
-    the tree's contexts.
+    the tree's contexts. `origin` is that of the context that a root was entered with: what was
+    claimed for it, before there was a scope, is the root's.
     """
 
-    __slots__ = ("__weakref__", "claimed", "ref", "request_id")
+    __slots__ = ("__weakref__", "claimed", "origin", "ref", "request_id")
 
-    def __init__(self, request_id: str) -> None:
+    def __init__(self, request_id: str, origin: Claimant | None = None) -> None:
         self.request_id = request_id
+        self.origin = origin
         self.claimed: list[int] = []
         self.ref: weakref.ref[Claimant] | None = None
 
@@ -129,7 +131,7 @@ class Claimant(Infrastructure):
 
     def is_kin(self, other: Claimant) -> bool:
         """Whether what it owns may as well be claimed by `other`."""
-        return False
+        return self.origin is other
 
 
 class IsolationRegistry:
@@ -173,6 +175,9 @@ class IsolationRegistry:
             owner = self.owner_of(obj)
             if owner is claimant or (owner is not None and owner.is_kin(claimant)):
                 return obj
+            if owner is not None and owner is claimant.origin:
+                owner.claimed.remove(id(obj))  # it is the root's now
+                owner = None
             if owner is None:
                 if len(claimant.claimed) >= limit:
                     raise ContextLimitError(

@@ -139,7 +139,7 @@ class RequestScope(Infrastructure):
             raise self._reentered()
         below = _get()
         if below is not None and below._state is CLOSED:
-            below._below = None  # ended scopes make no chain
+            _shorten(below)  # ended scopes make no chain
         parent = self._parent
         context = self._context
         if parent is not None:
@@ -199,7 +199,7 @@ class RequestScope(Infrastructure):
             raise draining()
         below = _get()
         if below is not None and below._state is CLOSED:
-            below._below = None
+            _shorten(below)
         roots[self] = None
         self._below = below
         self._opened_code = code
@@ -253,7 +253,7 @@ class RequestScope(Infrastructure):
             (parent._extras or parent._more()).children.pop(self, None)
         below = self._below
         if below is not None and below._state is CLOSED:
-            below._below = None
+            _shorten(below)
         here = _get()
         if here is self:
             # Back to what was here before. If that has ended meanwhile, its orphans stay
@@ -635,3 +635,11 @@ class RequestScope(Infrastructure):
             opened_at=self.opened_at,
             closed_at=self.closed_at,
         )
+
+
+def _shorten(ended: RequestScope) -> None:
+    """Beneath an ended scope is the nearest one that has not ended: they make no chain."""
+    below = ended._below
+    while below is not None and below._state is CLOSED:
+        below = below._below
+    ended._below = below

@@ -94,7 +94,7 @@ async def blocks(ctx: UserExecutionContext, identity: Identity, fence: Ringfence
     user_context("u-17", "t-1", "r-1", None, object(), "ws-1", {}, {}, tenant_id="acme")
     user_context("u-17", transaction="sometimes")  # type: ignore[arg-type]
     child_context("tool", user_id="u-18")  # type: ignore[call-arg]
-    managed_user_context("u-17")  # type: ignore[arg-type]
+    managed_user_context("u-17")  # type: ignore[type-var]
 
 
 def readers() -> None:
