@@ -36,6 +36,7 @@ bench: $(STAMP)  ## benchmarks against peers (ARGS=... is passed on)
 
 mutants: $(STAMP)  ## break each law in a copy of the source and see a test fail (ARGS=... is passed on)
 	@$(BIN)/python -m tests.mutants $(ARGS)
+	@test -n "$(ARGS)" || $(BIN)/python -m tests.mutants --by simulation
 
 torture: $(STAMP)  ## attack the library for under ten minutes (ARGS=... is passed on)
 	@$(BIN)/python -m tests.torture $(ARGS)

@@ -28,6 +28,7 @@ from ringfence import (
     WrongTypeError,
     child_context,
     current_scope,
+    managed_user_context,
     register_shared_object,
     user_context,
     validate_user_context,
@@ -41,6 +42,9 @@ RESERVED = (
 
 class Session:
     """Stands for an `AsyncSession`."""
+
+    async def close(self) -> None:
+        pass
 
 
 def _make(**given: Any) -> UserExecutionContext:
@@ -730,3 +734,32 @@ async def test_one_session_for_two_users_is_found() -> None:
         async with child_context("tool") as child:
             assert child.verify_isolation()
             assert current_scope().root.context is alice
+
+
+@pytest.mark.parametrize("enter", [user_context, managed_user_context])
+async def test_a_context_that_was_verified_may_be_entered_with_its_session(
+    enter: Callable[[UserExecutionContext], Any],
+) -> None:
+    ctx = _make(db_session=Session())
+    assert validate_user_context(ctx) is ctx
+    for _ in range(2):
+        assert ctx.verify_isolation()
+        async with enter(ctx) as entered:
+            assert entered.verify_isolation()
+            assert ctx.verify_isolation()
+            assert ctx.create_child_context("tool").verify_isolation()
+            with pytest.raises(SessionIsolationError):
+                _make(db_session=ctx.db_session).verify_isolation()
+    assert ctx.verify_isolation()
+    assert len(ctx._claimant().claimed) == 1  # not one more each time
+
+
+@pytest.mark.parametrize("enter", [user_context, managed_user_context])
+async def test_but_not_twice_at_once(enter: Callable[[UserExecutionContext], Any]) -> None:
+    ctx = _make(db_session=Session())
+    assert ctx.verify_isolation()
+    async with enter(ctx):
+        with pytest.raises(SessionIsolationError):
+            async with user_context(ctx):
+                pass
+        assert ctx.verify_isolation()

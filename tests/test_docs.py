@@ -20,6 +20,7 @@ import pytest
 
 import ringfence
 from ringfence import RingfenceError, Settings
+from ringfence.cli import torture
 from ringfence.current import TRANSACTIONS
 from ringfence.integrations._exchange import CLOSE_CODES
 from ringfence.integrations.problems import problem_of
@@ -191,7 +192,7 @@ def test_what_a_program_prints_is_told_by_block(tmp_path: Path) -> None:
 # --- what cannot be run is looked up ----------------------------------------------------------
 
 SERVERS = ("uvicorn", "hypercorn", "granian")
-OTHER_COMMANDS = ("curl", "kill", "pytest", "python")
+OTHER_COMMANDS = ("curl", "kill", "pytest", "python", "ringfence")
 
 
 def _command_lines() -> list[list[str]]:
@@ -202,6 +203,9 @@ def _command_lines() -> list[list[str]]:
                 lines = body.replace("\\\n", " ").splitlines()
                 found += [shlex.split(line, comments=True) for line in lines]
     return [line for line in found if line]
+
+
+OWN_COMMANDS = {"torture": torture.command}
 
 
 @cache
@@ -218,6 +222,9 @@ def test_command_lines_name_what_there_is() -> None:
     for command, *words in lines:
         if command in SERVERS:
             assert {word for word in words if word.startswith("-")} <= _options_of(command)
+        if command == "ringfence":
+            known = {option for param in OWN_COMMANDS[words[0]].params for option in param.opts}
+            assert {word for word in words if word.startswith("--")} <= known
         if command == "pip":
             assert set(_extras_in(words)) <= set(_project()["optional-dependencies"])
     assert {*SERVERS, "pip"} <= {line[0] for line in lines}

@@ -62,6 +62,7 @@ BLOCKS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:ringfence.legacy:DeprecationWarning")  # as Python does
 @pytest.mark.parametrize("path", PATHS, ids=_module_name)
 def test_doctests(path: Path) -> None:
     runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS)

@@ -356,6 +356,19 @@ def test_warning_mode_refuses_what_no_mode_lets_pass(value: Any, rule: str) -> N
         assert (caught.value.field, caught.value.rule) == (field, rule)
 
 
+def test_a_value_is_logged_by_the_rule_that_strict_would_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for value in ("test.ü", "demo user", "test_é", "none "):
+        with pytest.raises(InvalidContextError) as caught:
+            _check(value)
+        caplog.clear()
+        Settings(validation="warning").id_rules.check("user_id", value)
+        (record,) = caplog.records  # one, not one for each rule
+        field, _, rule, shown = record.args  # type: ignore[misc]
+        assert (field, rule, shown) == ("user_id", caught.value.rule, value)
+
+
 def test_both_kinds_are_many() -> None:
     assert len(RELAXED) >= 60
     assert {rule for _, rule in NEVER} == {"characters", "blank", "length", "type"}

@@ -13,6 +13,7 @@ import decimal
 import enum
 import fractions
 import gc
+import io
 import ipaddress
 import pathlib
 import re
@@ -235,6 +236,137 @@ def test_the_limit_is_a_setting() -> None:
     with pytest.raises(ContextLimitError, match=r"`Settings.max_data_depth`"):
         isolated_copy({"x": deep}, "data", 4)
     assert Settings(max_data_depth=5000).max_data_depth == 5000
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"a": 1, "b": 2, "c": 3, "d": 4},
+        {"x": [1, 2, 3]},
+        {"x": (1, 2, [])},
+        {"x": {1, 2, 3}},
+        {"x": {"a": 1, "b": 2, "c": 3}},
+        {"x": [[1], [2]]},
+    ],
+)
+def test_items_are_counted_in_all_containers(data: dict[str, Any]) -> None:
+    assert isolated_copy(data, "data", 100, 5) == data
+    with pytest.raises(ContextLimitError, match=r"too many items.*`Settings.max_data_items`") as no:
+        isolated_copy(data, "data", 100, 3)
+    assert no.value.rule == "items"
+
+
+class _HashedOnce:
+    """A key that goes into its dict, and raises when anybody else looks at it."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __hash__(self) -> int:
+        self.times += 1
+        if self.times > 1:
+            raise RuntimeError("hashed again")
+        return 1
+
+
+class _Unreadable(dict[Any, Any]):
+    def __iter__(self) -> Any:
+        raise RuntimeError("iterated")
+
+    keys = items = __iter__
+
+
+class _Hiding(dict[Any, Any]):
+    """Shows its keys to who copies it, and to nobody else."""
+
+    def __iter__(self) -> Any:
+        return iter(())
+
+    def keys(self) -> Any:
+        return dict.keys(self)
+
+
+class _Speechless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("asked for its text")
+
+
+class _Faceless:
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        raise RuntimeError("asked for its class")
+
+
+class _Uncopied:
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: {_HashedOnce(): 1},
+        lambda: _Unreadable({"a": 1}),
+        lambda: {"x": _Uncopied(_Speechless())},
+        lambda: {"x": [_Unreadable({"a": 1})]},
+        lambda: {"x": _Faceless()},
+    ],
+    ids=["key", "dict", "error", "dict within", "object"],
+)
+@pytest.mark.parametrize("field", ["agent_context", "audit_metadata"])
+def test_data_that_raises_when_it_is_looked_at_is_refused_by_name(
+    make: Callable[[], Any], field: str
+) -> None:
+    with pytest.raises(InvalidContextError) as refused:
+        UserExecutionContext("u-17", "t-1", "r-1", **{field: make()})
+    assert str(refused.value.field).startswith(field)
+    assert refused.value.rule in ("unreadable", "live")
+
+
+def test_what_is_put_in_later_and_raises_is_refused_in_a_child() -> None:
+    ctx = _make()
+    ctx.agent_context["x"] = {(_HashedOnce(),): 1}
+    ctx.agent_context["y"] = _Uncopied(_Speechless())
+    with pytest.raises(InvalidContextError, match="`agent_context"):
+        ctx.create_child_context("one")
+
+
+def test_a_dict_that_hides_its_keys_hides_no_reserved_one() -> None:
+    with pytest.raises(InvalidContextError) as refused:
+        UserExecutionContext("u-17", "t-1", "r-1", agent_context=_Hiding({"user_id": "bob-22"}))
+    assert refused.value.rule == "reserved"
+
+
+def test_a_refusal_is_one_short_line_whatever_was_raised() -> None:
+    for text in ("two\nlines\x1b[31m", "x" * 5_000):
+        with pytest.raises(InvalidContextError) as refused:
+            _make(x=_Uncopied(ValueError(text)))
+        assert str(refused.value).isprintable()
+        assert len(str(refused.value)) < 500
+
+
+def test_a_method_of_a_live_object_is_one_within_an_object_too() -> None:
+    for wrap in (lambda x: [x], lambda x: collections.deque([x])):
+        with pytest.raises(InvalidContextError, match="cannot be copied") as refused:
+            _make(x=wrap(io.StringIO().readline))
+        assert refused.value.rule == "live"
+    assert _make(x=collections.deque([len])).agent_context["x"][0] is len
+
+
+def test_the_limit_of_items_holds_for_roots_children_and_entered_values(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ringfence import settings as settings_module
+
+    ctx = _make(x=[1, 2, 3])
+    monkeypatch.setattr(settings_module, "_default", Settings(max_data_items=3))
+    with pytest.raises(ContextLimitError, match="`agent_context.*too many items"):
+        _make(x=[1, 2, 3])
+    with pytest.raises(ContextLimitError, match="`agent_context.*too many items"):
+        ctx.create_child_context("one")
 
 
 @pytest.mark.parametrize(

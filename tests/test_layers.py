@@ -17,15 +17,15 @@ SOURCE = Path(ringfence.__file__).parent
 
 LAYERS: dict[float, str] = {
     0: "counters errors identifiers identity protocols settings",
-    1: "checks closing context copies drafts finalisers generators isolation records refusals "
-    "scope state tasks",
+    1: "checks closing context copies drafts finalisers generators isolation offers records "
+    "refusals scope state tasks",
     2: "concurrency current fence ownership shutdown streaming __init__",
     3.0: "injection",
     3.1: "audit",
     3.2: "events",
     3.3: "propagation",
     3.4: "agents",
-    4: "integrations legacy",
+    4: "integrations legacy migrate",
     5: "inspector testing pytest_plugin cli __main__",
 }
 LAYER_OF = {room: layer for layer, rooms in LAYERS.items() for room in rooms.split()}

@@ -13,10 +13,10 @@ from ringfence import settings as module
 from ringfence.settings import default_settings
 
 NUMBERS = (
-    "id_max_length max_depth max_data_depth max_owned finaliser_timeout nested_checkout_timeout "
-    "drain_timeout"
+    "id_max_length max_depth max_data_depth max_data_items max_headers max_header_bytes max_owned "
+    "finaliser_timeout nested_checkout_timeout drain_timeout"
 ).split()
-WHOLE = NUMBERS[:4]
+WHOLE = NUMBERS[:7]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Type checkers understand the public interface: `tests/typing/api.py` under `mypy --strict`."""
+"""Type checkers understand the public interface: `tests/typing/*.py` under `mypy --strict`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 import ringfence
+from ringfence import legacy
 
 pytest.importorskip("mypy")
 
 ROOT = Path(__file__).parents[1]
 API = ROOT / "tests" / "typing" / "api.py"
+LEGACY = API.with_name("legacy.py")
 
 
 def _mypy(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -26,7 +28,7 @@ def _mypy(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_public_interface_is_typed_as_it_says() -> None:
-    done = _mypy(str(API))
+    done = _mypy(str(API), str(LEGACY))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -44,6 +46,7 @@ def test_a_wrong_claim_would_be_found(tmp_path: Path) -> None:
 
 def test_every_public_name_is_used_there() -> None:
     text = API.read_text()
+    assert all(re.search(rf"\b{name}\b", LEGACY.read_text()) for name in legacy.__all__)
     errors = {name for name in ringfence.__all__ if name.endswith("Error")}
     missing = [
         name for name in set(ringfence.__all__) - errors if not re.search(rf"\b{name}\b", text)

@@ -31,4 +31,8 @@ A chat service with an agent that runs its tools in parallel, one user never see
     serving.py         uvicorn on a free port, in this process
     wire.py            HTTP by hand: two requests in one write, a reset in mid-stream
     screen.py          what a terminal shows
+
+`ringfence torture` tries to mix up fifty users of it:
+
+    torture.py         how they behave
 """

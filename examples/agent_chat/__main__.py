@@ -16,11 +16,10 @@ from sqlalchemy.exc import ArgumentError, InvalidRequestError
 from ringfence import ConfigurationError
 
 from .app import create_app
-from .database import sqlite_url
+from .database import URL_VARIABLE, sqlite_url
 from .tokens import KEY_VARIABLE, bearer
 from .validation import MAX_BODY
 
-URL_VARIABLE = "RINGFENCE_EXAMPLE_DATABASE_URL"
 GRACE = 5  # seconds that a request may go on after Ctrl-C, before it is cancelled
 
 ROUTES = """\

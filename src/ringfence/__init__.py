@@ -13,6 +13,8 @@ from .current import (
     user_context,
 )
 from .errors import (
+    AmbiguousProviderError,
+    CaptiveProviderError,
     CarrierError,
     ConcurrentSessionError,
     ConfigurationError,
@@ -24,8 +26,10 @@ from .errors import (
     DrainingError,
     ForbiddenError,
     InvalidContextError,
+    MissingProviderError,
     NoContextError,
     OwnershipError,
+    ProviderCycleError,
     ProviderError,
     RingfenceError,
     RowSecurityError,
@@ -33,6 +37,7 @@ from .errors import (
     ScopeInGeneratorError,
     SessionIsolationError,
     SharedObjectError,
+    UnreachableProviderError,
     WrongTypeError,
 )
 from .fence import Detached, DrainReport, Ringfence
@@ -47,7 +52,9 @@ from .streaming import BoundStream, bound_stream
 __version__ = "0.1.0"
 
 __all__ = [
+    "AmbiguousProviderError",
     "BoundStream",
+    "CaptiveProviderError",
     "CarrierError",
     "ConcurrentSessionError",
     "ConfigurationError",
@@ -63,8 +70,10 @@ __all__ = [
     "ForbiddenError",
     "Identity",
     "InvalidContextError",
+    "MissingProviderError",
     "NoContextError",
     "OwnershipError",
+    "ProviderCycleError",
     "ProviderError",
     "RequestScope",
     "Ringfence",
@@ -76,6 +85,7 @@ __all__ = [
     "SessionIsolationError",
     "Settings",
     "SharedObjectError",
+    "UnreachableProviderError",
     "UserExecutionContext",
     "WrongTypeError",
     "bind",

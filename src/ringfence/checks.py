@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Any
 
 from . import isolation
-from .copies import isolated_copy
+from .copies import isolated_copy, unreadable
 from .errors import ContextLimitError, InvalidContextError, WrongTypeError
 from .settings import Settings
 
@@ -30,7 +30,12 @@ def checked_data(
             field=field,
             rule="type",
         )
-    reserved = RESERVED_KEYS.intersection(data)
+    try:
+        if type(data) is not dict:
+            data = dict(data)  # a subclass may hide a key, and give it away when it is copied
+        reserved = RESERVED_KEYS.intersection(data)
+    except Exception as error:
+        raise unreadable(field, error) from error
     if reserved:
         names = ", ".join(f"`{name}`" for name in sorted(reserved))
         raise InvalidContextError(
@@ -40,7 +45,7 @@ def checked_data(
             rule="reserved",
         )
     isolation.refuse_shared(data, field)
-    return isolated_copy(data, field, settings.max_data_depth)
+    return isolated_copy(data, field, settings.max_data_depth, settings.max_data_items)
 
 
 def checked_depth(depth: int, settings: Settings) -> int:

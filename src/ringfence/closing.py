@@ -113,7 +113,11 @@ def _finish(scope: RequestScope, code: CodeType | None, instruction: int) -> Non
 def release(scope: RequestScope) -> None:
     """Give up what the scope owns in the registry."""
     extras = scope._extras
-    if extras is not None and extras.claimant is not None:
+    if extras is None:
+        return
+    if extras.held is not None:
+        extras.held.disown()
+    if extras.claimant is not None:
         isolation.registry.release(extras.claimant)
         extras.claimant = None
 

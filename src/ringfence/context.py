@@ -6,7 +6,7 @@ import datetime as dt
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, cast, overload
 
 import attrs
 
@@ -505,6 +505,17 @@ def _root_context(
     draft.__class__ = UserExecutionContext
     context: UserExecutionContext = draft
     return context
+
+
+C = TypeVar("C", bound=UserExecutionContext)
+
+
+@overload
+def validate_user_context(obj: C) -> C: ...
+
+
+@overload
+def validate_user_context(obj: object) -> UserExecutionContext: ...
 
 
 def validate_user_context(obj: object) -> UserExecutionContext:

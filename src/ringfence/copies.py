@@ -11,14 +11,15 @@ import ipaddress
 import operator
 import pathlib
 import re
+import types
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
 from . import isolation
-from .errors import ContextLimitError, InvalidContextError
+from .errors import ContextLimitError, InvalidContextError, RingfenceError
 
-__all__ = ["isolated_copy", "mutable_objects"]
+__all__ = ["isolated_copy", "mutable_objects", "unreadable"]
 
 _ATOMS = frozenset(
     {
@@ -31,12 +32,16 @@ _ATOMS = frozenset(
 )  # fmt: skip
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 _LONGEST_KEY = 60
+_LONGEST_REASON = 200
 
 _Path = tuple[Any, Any]  # the path of what holds it, or None; and the key. Text only in errors.
 
 
 def isolated_copy(
-    data: dict[str, Any], field: str = "data", max_depth: int = 100
+    data: dict[str, Any],
+    field: str = "data",
+    max_depth: int = 100,
+    max_items: int = 100_000,
 ) -> dict[str, Any]:
     """
     A copy of `data` that shares no mutable object with it.
@@ -52,29 +57,55 @@ def isolated_copy(
     Args:
         field: how messages call it.
         max_depth: of nested containers.
+        max_items: of all plain containers together.
 
     Raises:
         SharedObjectError: a registered shared object is inside.
-        ContextLimitError: nested too deep.
-        InvalidContextError: a live object, such as a lock, a client or a function.
+        ContextLimitError: nested too deep, or too much.
+        InvalidContextError: a live object, such as a lock, a client or a function; or one that
+            cannot be looked at.
     """
-    if type(data) is not dict:
-        data = dict(data)  # a subclass may have another idea of `copy`
-    for key, value in data.items():
-        if type(value) not in _PLAIN or type(key) not in _PLAIN:
-            break
-    else:
-        return data.copy()
-    memo: dict[int, Any] = {}
     try:
+        if type(data) is not dict:
+            data = dict(data)  # a subclass may have another idea of `copy`
+        if len(data) > max_items:
+            raise _too_many((None, field))
+        for key, value in data.items():
+            if type(value) not in _PLAIN or type(key) not in _PLAIN:
+                break
+        else:
+            return data.copy()
+        memo = _Memo()
+        memo.items_left = max_items
         duplicate = _copy_dict(data, memo, (None, field), max_depth)
     except RecursionError:
         raise _too_deep((None, field)) from None
+    except RingfenceError:
+        raise
+    except Exception as error:  # whatever a class of its own does when it is looked at
+        raise unreadable(field, error) from error
     isolation.refuse_shared_ids(memo, field)
     return duplicate
 
 
-def _copy_value(value: Any, memo: dict[int, Any], path: _Path, left: int) -> Any:
+def unreadable(field: str, error: Exception) -> InvalidContextError:
+    """The refusal of data that raised `error` when it was looked at."""
+    return InvalidContextError(
+        f"`{field}` cannot be read: it raised a `{type(error).__name__}`.",
+        "Give plain dicts and lists, with text for keys.",
+        field=field,
+        rule="unreadable",
+    )
+
+
+class _Memo(dict[int, Any]):
+    """Copies by the ids of their originals, as `copy.deepcopy` keeps them. Lives for one copy."""
+
+    __slots__ = ("items_left",)
+    items_left: int
+
+
+def _copy_value(value: Any, memo: _Memo, path: _Path, left: int) -> Any:
     kind = type(value)
     if kind is dict or kind is list:
         known = memo.get(id(value))
@@ -95,6 +126,9 @@ def _copy_value(value: Any, memo: dict[int, Any], path: _Path, left: int) -> Any
     if left <= 0:
         raise _too_deep(path)
     if kind is tuple or kind is set or kind is frozenset:
+        memo.items_left -= len(value)
+        if memo.items_left < 0:
+            raise _too_many(path)
         items = list(value)
         copies = [_copy_value(item, memo, path, left - 1) for item in items]
         is_immutable = kind is not set and all(map(operator.is_, items, copies))
@@ -102,7 +136,10 @@ def _copy_value(value: Any, memo: dict[int, Any], path: _Path, left: int) -> Any
     return _deep_copy(value, memo, path)
 
 
-def _copy_dict(value: Any, memo: dict[int, Any], path: _Path, left: int) -> dict[Any, Any]:
+def _copy_dict(value: Any, memo: _Memo, path: _Path, left: int) -> dict[Any, Any]:
+    memo.items_left -= len(value)
+    if memo.items_left < 0:
+        raise _too_many(path)
     duplicate: dict[Any, Any] = value.copy()
     memo[id(value)] = duplicate
     for key, item in value.items():
@@ -113,7 +150,10 @@ def _copy_dict(value: Any, memo: dict[int, Any], path: _Path, left: int) -> dict
     return duplicate
 
 
-def _copy_list(value: Any, memo: dict[int, Any], path: _Path, left: int) -> list[Any]:
+def _copy_list(value: Any, memo: _Memo, path: _Path, left: int) -> list[Any]:
+    memo.items_left -= len(value)
+    if memo.items_left < 0:
+        raise _too_many(path)
     duplicate: list[Any] = value.copy()
     memo[id(value)] = duplicate
     for index, item in enumerate(value):
@@ -122,13 +162,13 @@ def _copy_list(value: Any, memo: dict[int, Any], path: _Path, left: int) -> list
     return duplicate
 
 
-def _deep_copy(value: Any, memo: dict[int, Any], path: _Path) -> Any:
+def _deep_copy(value: Any, memo: _Memo, path: _Path) -> Any:
     try:
         duplicate = copy.deepcopy(value, memo)
     except RecursionError:
         raise
     except Exception as error:
-        raise _live(path, value, str(error)) from error
+        raise _live(path, value, _said(error)) from error
     originals = {id(item) for item in mutable_objects(value)}
     kept = (item for item in mutable_objects(duplicate) if id(item) in originals)
     itself = value if duplicate is value else next(kept, None)
@@ -145,6 +185,16 @@ def _live(path: _Path, value: object, why: str) -> InvalidContextError:
         "`current_scope().enter(...)`.",
         field=place,
         rule="live",
+    )
+
+
+def _too_many(path: _Path) -> ContextLimitError:
+    place = _rendered(path)[:80]
+    return ContextLimitError(
+        f"`{place}` is one container too many: there are too many items.",
+        "Keep a context's data small, or raise `Settings.max_data_items`.",
+        field=place,
+        rule="items",
     )
 
 
@@ -166,6 +216,15 @@ def _rendered(path: _Path) -> str:
     return str(path[1]) + "".join(reversed(keys))
 
 
+def _said(error: Exception) -> str:
+    try:
+        text = str(error)
+    except Exception:
+        text = type(error).__name__
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= _LONGEST_REASON else f"{text[:_LONGEST_REASON]}…"
+
+
 def _shown(key: object) -> str:
     try:
         text = repr(key)
@@ -184,6 +243,8 @@ def mutable_objects(data: object) -> Iterator[object]:
     todo = [data]
     while todo:
         value = todo.pop()
+        if type(value) is types.BuiltinMethodType:  # one of an object leads to that
+            value = value.__self__
         if type(value) in _ATOMS or isinstance(value, isolation.UNOWNABLE) or id(value) in seen:
             continue
         seen.add(id(value))

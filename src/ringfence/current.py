@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 from . import isolation
 from . import settings as defaults
 from .checks import checked_data, checked_time
-from .context import UserExecutionContext, context_of
+from .context import C, UserExecutionContext, context_of
 from .drafts import bound_copy, derive_child, draft_of
 from .errors import ConfigurationError, InvalidContextError, WrongTypeError
 from .identifiers import _pool, generate_id
@@ -191,6 +191,7 @@ def user_context(
             )  # fmt: skip
             scope = RequestScope(user_id.request_id, None, fence, settings)
             scope._context = bound_copy(user_id, scope)
+            _take_over_claims(scope, user_id)
             return _with_options(scope, options)
         if isinstance(user_id, Identity):
             identity, user_id = user_id, user_id.user_id
@@ -497,6 +498,13 @@ def _with_options(scope: RequestScope, options: RootOptions) -> RequestScope:
     return scope
 
 
+def _take_over_claims(scope: RequestScope, context: UserExecutionContext) -> None:
+    """Its session may have been claimed when it was verified, before any scope was open."""
+    if context._session is not None and not isinstance(context._scope, RequestScope):
+        origin = context._claimant()
+        scope._more().claimant = isolation.Claimant(context.request_id, origin)
+
+
 def _refuse_facts_beside(*facts: object) -> None:
     if any(fact is not None for fact in facts):
         raise ConfigurationError(
@@ -505,9 +513,7 @@ def _refuse_facts_beside(*facts: object) -> None:
         )
 
 
-def managed_user_context(
-    ctx: UserExecutionContext, cleanup_db_session: bool = True
-) -> AbstractAsyncContextManager[UserExecutionContext]:
+def managed_user_context(ctx: C, cleanup_db_session: bool = True) -> AbstractAsyncContextManager[C]:
     """
     Enter a context of your own making, and close its explicit session on every ending.
 
@@ -535,6 +541,8 @@ def managed_user_context(
     settings = defaults._default or default_settings() if fence is None else fence.settings
     scope = RequestScope(ctx.request_id, below if is_child else None, fence, settings)
     scope._context = bound_copy(ctx, scope)
+    if not is_child:
+        _take_over_claims(scope, ctx)
     session = ctx._session
     if cleanup_db_session and session is not None and not ctx.has_inherited_session:
         scope._finalisers().add(lambda: _close_session(scope, session), "close db_session")

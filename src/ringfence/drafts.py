@@ -77,10 +77,10 @@ def bound_copy(context: UserExecutionContext, scope: RequestScope | Claimant | N
     draft = object.__new__(draft_of(cls))
     copied = _stored(context)
     settings = context._settings if scope is None or isinstance(scope, Claimant) else scope.settings
-    limit = settings.max_data_depth
+    limits = settings.max_data_depth, settings.max_data_items
     for field, slot in (("agent_context", "_agent"), ("audit_metadata", "_audit")):
         if copied[slot] is not None:
-            copied[slot] = isolated_copy(copied[slot], field, limit)
+            copied[slot] = isolated_copy(copied[slot], field, *limits)
     copied["_scope"] = scope
     for name, value in copied.items():
         object.__setattr__(draft, name, value)
@@ -154,7 +154,8 @@ def _inherit(
     additions: dict[str, Any] | None,
     settings: Settings,
 ) -> None:
-    data = isolated_copy(inherited, field, settings.max_data_depth) if inherited else {}
+    limits = settings.max_data_depth, settings.max_data_items
+    data = isolated_copy(inherited, field, *limits) if inherited else {}
     data.update(checked_data(additions, field, settings) or {})
     data.update(child._lineage(slot))  # descent cannot be overwritten
     object.__setattr__(child, slot, data)

@@ -19,6 +19,11 @@ Every error of ringfence: a stable code, a fact sentence, a remedy sentence.
     ├── CarrierError(ValueError)                  RF401  a hand-over that cannot be trusted
     ├── DatabasePolicyError(RuntimeError)         RF501  the database's rules were not met
     ├── ProviderError(LookupError)                RF601  an object that cannot be provided
+    │   ├── MissingProviderError                  RF602  nothing provides it
+    │   ├── ProviderCycleError                    RF603  making it asks for itself
+    │   ├── CaptiveProviderError                  RF604  what lives long would hold what does not
+    │   ├── AmbiguousProviderError                RF605  several provide it
+    │   └── UnreachableProviderError              RF606  it needs an `await`, and cannot have one
     ├── InvalidContextError(ValueError)           RF701  ids or data that are not allowed
     │   ├── WrongTypeError(TypeError)             RF702  not the type it has to be
     │   └── ContextLimitError                     RF703  too deep, too many, too large
@@ -37,6 +42,8 @@ from typing import Any, ClassVar
 from . import counters
 
 __all__ = [
+    "AmbiguousProviderError",
+    "CaptiveProviderError",
     "CarrierError",
     "ConcurrentSessionError",
     "ConfigurationError",
@@ -48,8 +55,10 @@ __all__ = [
     "DrainingError",
     "ForbiddenError",
     "InvalidContextError",
+    "MissingProviderError",
     "NoContextError",
     "OwnershipError",
+    "ProviderCycleError",
     "ProviderError",
     "RingfenceError",
     "RowSecurityError",
@@ -57,6 +66,7 @@ __all__ = [
     "ScopeInGeneratorError",
     "SessionIsolationError",
     "SharedObjectError",
+    "UnreachableProviderError",
     "WrongTypeError",
 ]
 
@@ -76,7 +86,8 @@ class RingfenceError(Exception):
     remedy: str
 
     def __init__(self, fact: str, remedy: str = "", **attributes: Any) -> None:
-        super().__init__(f"{fact} {remedy}".rstrip())
+        space = "" if fact.endswith("\n") else " "  # after a list, a line of its own
+        super().__init__(f"{fact}{space}{remedy}".rstrip())
         self.fact = fact
         self.remedy = remedy
         for name, value in attributes.items():
@@ -218,9 +229,45 @@ class DatabasePolicyError(RingfenceError, RuntimeError):
 
 
 class ProviderError(RingfenceError, LookupError):
-    """An object cannot be provided."""
+    """
+    An object cannot be provided.
+
+    Attributes:
+        path: what asked for what, outermost first, each as it is written.
+    """
 
     code = "RF601"
+    path: tuple[str, ...] = ()
+
+
+class MissingProviderError(ProviderError):
+    """Nothing provides an object that is asked for."""
+
+    code = "RF602"
+
+
+class ProviderCycleError(ProviderError):
+    """Making an object asks, in the end, for the object itself."""
+
+    code = "RF603"
+
+
+class CaptiveProviderError(ProviderError):
+    """An object that lives long would hold one that does not: of one request, or of one user."""
+
+    code = "RF604"
+
+
+class AmbiguousProviderError(ProviderError):
+    """Several providers give an object, and one is asked for."""
+
+    code = "RF605"
+
+
+class UnreachableProviderError(ProviderError):
+    """An object can be made, but not from where it is asked for: that needs an `await`."""
+
+    code = "RF606"
 
 
 class InvalidContextError(RingfenceError, ValueError):

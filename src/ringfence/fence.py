@@ -140,6 +140,9 @@ class Ringfence(Infrastructure):
         if self.database is not None:
             await self.database.start()
             self._refuse_to_open_twice()
+        if self.services is not None:
+            await self.services.start(self.settings)
+            self._refuse_to_open_twice()
         self.is_open, self.is_draining, self.drain_report = True, False, None
         self.is_on_trio = is_on_trio()
         return self
@@ -162,6 +165,7 @@ class Ringfence(Infrastructure):
         detached, limit = list(self._detached), self.settings.drain_timeout
         try:
             self.drain_report, cancelled = await drain(self, detached, self._given_up, limit)
+            await self._close_services(cancelled or exc)
         finally:
             self._detached.clear()
             self.is_open = self.is_draining = False
@@ -169,6 +173,17 @@ class Ringfence(Infrastructure):
                 await self.events.aclose()
         if cancelled is not None:
             raise cancelled
+
+    async def _close_services(self, primary: BaseException | None) -> None:
+        """Close what lives longer than a scope; what goes wrong does not hide what went before."""
+        if self.services is None:
+            return
+        try:
+            await self.services.aclose()
+        except Exception as error:
+            if primary is None:
+                raise
+            primary.add_note(f"ringfence: closing the container failed: {error!r}")
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:

@@ -67,8 +67,9 @@ class _Entered:
         context: contextvars.Context,
         on_entered: Callable[[_Entered], None],
         patience: float,
+        name: str | None = None,
     ) -> None:
-        self.name = type(manager).__qualname__
+        self.name = name or type(manager).__qualname__
         self.manager = manager
         self.on_entered = on_entered
         self.value: Any = None
@@ -165,7 +166,32 @@ class Finalisers:
         if handle in self.entries:
             self.entries.remove(handle)
 
-    async def enter(self, manager: Any) -> Any:
+    async def finish(self, owner: object) -> None:
+        """Run, before its turn, what was registered for this manager or as this handle."""
+        for entry in self.entries:
+            if entry is owner or (isinstance(entry, _Entered) and entry.manager is owner):
+                self.entries.remove(entry)
+                await self._finish_now(entry)
+                return
+
+    async def _finish_now(self, entry: _Callback | _Entered) -> None:
+        began = time.perf_counter()
+        error = cancelled = None
+        if isinstance(entry, _Callback):
+            try:
+                entry.awaitable = self._context().run(entry.call)
+            except BaseException as raised:
+                error = raised
+        if isinstance(entry, _Entered) or inspect.isawaitable(entry.awaitable):
+            error, cancelled = await entry.start(None, self._context()).wait(self._limit)
+        error = _own_error(error, None, entry.name)
+        self._note(entry, began, error)
+        if cancelled is not None:
+            raise cancelled
+        if error is not None:
+            raise error
+
+    async def enter(self, manager: Any, name: str | None = None) -> Any:
         """Enter a context manager in a task that will also leave it, and return its value."""
         kind = type(manager)
         if not (hasattr(kind, "__aenter__") or hasattr(kind, "__enter__")):
@@ -174,7 +200,7 @@ class Finalisers:
                 "Pass what you would write after `async with`, or use `callback`.",
                 rule="type",
             )
-        entry = _Entered(manager, self._context(), self.entries.append, self._limit)
+        entry = _Entered(manager, self._context(), self.entries.append, self._limit, name)
         self._entering.append(entry)
         try:
             await self._until_ready(entry)

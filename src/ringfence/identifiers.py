@@ -178,7 +178,7 @@ class IdRules:
             )
         if not self._is_match(value) or not value.isprintable():
             self._refuse_characters(field, value)
-        if lowered in self.placeholders:
+        elif lowered in self.placeholders:
             self._refuse(field, value, "placeholder", "is a placeholder, not an id")
         elif len(value) < SHORT and (head := _head(lowered)) and head[1] in self.prefixes:
             self._refuse(field, value, "prefix", "begins like a placeholder")

@@ -8,7 +8,7 @@ import threading
 import types
 import weakref
 from collections.abc import Callable
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from .errors import (
     ContextIsolationError,
@@ -17,6 +17,9 @@ from .errors import (
     SharedObjectError,
     WrongTypeError,
 )
+
+if TYPE_CHECKING:
+    from .scope import RequestScope
 
 __all__ = [
     "Claimant",
@@ -110,15 +113,25 @@ class Claimant(Infrastructure):
     Somebody who may own objects: the root of one request tree.
 
     Lives as long as its scope is open; for a context that was never entered, as long as one of
-    the tree's contexts.
+    the tree's contexts. `origin` is that of the context that a root was entered with: what was
+    claimed for it, before there was a scope, is the root's.
     """
 
-    __slots__ = ("__weakref__", "claimed", "ref", "request_id")
+    __slots__ = ("__weakref__", "claimed", "origin", "ref", "request_id")
 
-    def __init__(self, request_id: str) -> None:
+    def __init__(self, request_id: str, origin: Claimant | None = None) -> None:
         self.request_id = request_id
+        self.origin = origin
         self.claimed: list[int] = []
         self.ref: weakref.ref[Claimant] | None = None
+
+    def admits(self, scope: RequestScope) -> bool:
+        """Whether what it owns may be used in `scope`, whose own claimant it is not."""
+        return False
+
+    def is_kin(self, other: Claimant) -> bool:
+        """Whether what it owns may as well be claimed by `other`."""
+        return self.origin is other
 
 
 class IsolationRegistry:
@@ -130,7 +143,7 @@ class IsolationRegistry:
     """
 
     def __init__(self) -> None:
-        self._entries: dict[int, tuple[object, weakref.ref[Claimant]]] = {}
+        self._entries: dict[int, tuple[object, Callable[[], Claimant | None]]] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -160,8 +173,11 @@ class IsolationRegistry:
         _refuse_unownable(obj)
         with self._lock:
             owner = self.owner_of(obj)
-            if owner is claimant:
+            if owner is claimant or (owner is not None and owner.is_kin(claimant)):
                 return obj
+            if owner is not None and owner is claimant.origin:
+                owner.claimed.remove(id(obj))  # it is the root's now
+                owner = None
             if owner is None:
                 if len(claimant.claimed) >= limit:
                     raise ContextLimitError(
@@ -175,6 +191,28 @@ class IsolationRegistry:
                 claimant.claimed.append(id(obj))
                 return obj
         raise foreign_object(obj, owner.request_id, claimant.request_id, error)
+
+    def adopt(self, obj: object, claimant: Callable[[], Claimant | None]) -> None:
+        """
+        Claim a fresh object for a claimant that will `disown` it, and answers when called.
+
+        What `claim` does, for whoever keeps a list of its own: neither lock nor weak reference.
+
+        Raises:
+            OwnershipError: another claimant has it.
+        """
+        entry = self._entries.setdefault(id(obj), (obj, claimant))
+        if entry[1] is claimant:
+            return
+        owner, own = entry[1](), claimant()
+        if owner is not None and own is not None and owner is not own and not own.is_kin(owner):
+            raise foreign_object(obj, owner.request_id, own.request_id)
+
+    def disown(self, obj: object, claimant: object) -> None:
+        """Drop what was adopted for this claimant."""
+        entry = self._entries.get(id(obj))
+        if entry is not None and entry[1] is claimant:
+            del self._entries[id(obj)]
 
     def release(self, claimant: Claimant) -> None:
         """Drop everything that `claimant` owns."""

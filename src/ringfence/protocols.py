@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AuditSink",
     "EventSink",
+    "Held",
     "Recipes",
     "Resolver",
     "RowSecurity",
@@ -58,6 +59,31 @@ class Resolver(Protocol):
 
     async def resolve(self, scope: RequestScope, wanted: Any) -> Any:
         """The object of that type which lives in this scope."""
+
+    def resolve_now(self, scope: RequestScope, wanted: Any) -> Any:
+        """The same, for what needs no `await`."""
+
+    def fill(
+        self, scope: RequestScope, wanted: Sequence[tuple[str, Any]], kwargs: dict[str, Any]
+    ) -> bool:
+        """Put what is there already among the arguments, by name; whether that is all."""
+        ...
+
+    async def release(self, scope: RequestScope, wanted: Any) -> None:
+        """Finalise that object of this scope before its turn."""
+
+    async def start(self, settings: Settings) -> None:
+        """Refuse what cannot be provided; called before the fence opens."""
+
+    async def aclose(self) -> None:
+        """Finalise what lives longer than a scope; called when no scope is left."""
+
+
+class Held(Protocol):
+    """The objects that were made for one scope, as `injection` keeps them."""
+
+    def disown(self) -> None:
+        """Give them up in the registry: the scope has ended."""
 
 
 class EventSink(Protocol):
@@ -106,6 +132,10 @@ class Recipes(Protocol):
     @property
     def events(self) -> EventSink | None:
         """Where events go, if anywhere."""
+
+    @property
+    def services(self) -> Resolver | None:
+        """Where objects come from, if anywhere."""
 
     @property
     def is_open(self) -> bool:

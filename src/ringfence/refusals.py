@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import isolation
 from .errors import DrainingError, NoContextError, SessionIsolationError
+from .isolation import Claimant
 from .state import CLOSED
 
 if TYPE_CHECKING:
@@ -14,11 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["check_owner", "draining", "foreign_session", "no_user", "nothing_open"]
 
 
-def check_owner(obj: object, owner: RequestScope, user: RequestScope) -> None:
-    """Raise unless `owner`, a root, is open and is the root of `user`."""
+def check_owner(obj: object, owner: Any, user: RequestScope) -> None:
+    """Raise unless `owner`, a root or what lives as long as a user, is open and that of `user`."""
     if owner._state is CLOSED:
         raise owner._closed_error()
-    if owner is not user._root:
+    if owner is not user._root and not (isinstance(owner, Claimant) and owner.admits(user)):
         raise isolation.foreign_object(obj, owner.request_id, user.request_id)
 
 

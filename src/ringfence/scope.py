@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context, copy_context
 from types import CodeType, MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,8 +30,10 @@ from .tasks import running_task
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
+    from typing_extensions import TypeForm
+
     from .context import Facts, UserExecutionContext
-    from .protocols import Recipes
+    from .protocols import Held, Recipes, Resolver
     from .settings import Settings
 
 __all__ = ["RequestScope"]
@@ -45,44 +47,37 @@ _getframe = sys._getframe
 class _Extras:
     """What most scopes never have: made when the first of it is needed."""
 
-    __slots__ = (
-        "cancel_scope",
-        "children",
-        "claimant",
-        "claims",
-        "closed_event",
-        "deadline",
-        "exc",
-        "finalisers",
-        "in_generator",
-        "is_admitted",
-        "is_cut_short",
-        "parent_closed",
-        "session",
-        "session_mode",
-        "timeout",
-        "timeout_block",
-        "transaction",
-    )  # fmt: skip
+    # Defaults of the class: setting seventeen slots took longer than opening the scope.
+    finalisers: Finalisers | None = None
+    claimant: Claimant | None = None
+    claims: Mapping[str, Any] = _NO_CLAIMS
+    closed_event: anyio.Event | None = None
+    connection: Any = None  # of a root of a boundary: what it answers, for its container
+    deadline: float | None = None
+    exc: BaseException | None = None
+    held: Held | None = None  # the objects that the container made for it
+    in_generator = False
+    is_admitted = False  # although the fence is draining
+    is_cut_short = False  # of a root: see the property
+    parent_closed = False
+    session: Any = None
+    session_mode: str | None = None
+    timeout: float | None = None
+    timeout_block: Any = None  # `anyio.fail_after`
+    cancel_scope: Any = None  # what that entered
+    transaction: str | None = None
 
     def __init__(self) -> None:
         self.children: dict[RequestScope, None] = {}
-        self.finalisers: Finalisers | None = None
-        self.claimant: Claimant | None = None
-        self.claims = _NO_CLAIMS
-        self.closed_event: anyio.Event | None = None
-        self.deadline: float | None = None
-        self.exc: BaseException | None = None
-        self.in_generator = False
-        self.is_admitted = False  # although the fence is draining
-        self.is_cut_short = False  # of a root: see the property
-        self.parent_closed = False
-        self.session: Any = None
-        self.session_mode: str | None = None
-        self.timeout: float | None = None
-        self.timeout_block: Any = None  # `anyio.fail_after`
-        self.cancel_scope: Any = None  # what that entered
-        self.transaction: str | None = None
+
+    def is_let_go(self) -> bool:
+        """Whether there was nothing but what a container made, and that is given up now."""
+        return False
+
+    def remains(self) -> _Extras:
+        """What an ended scope keeps: nothing that leads back to it, or to what was made for it."""
+        self.held = self.connection = None
+        return self
 
 
 class RequestScope(Infrastructure):
@@ -144,7 +139,7 @@ class RequestScope(Infrastructure):
             raise self._reentered()
         below = _get()
         if below is not None and below._state is CLOSED:
-            below._below = None  # ended scopes make no chain
+            _shorten(below)  # ended scopes make no chain
         parent = self._parent
         context = self._context
         if parent is not None:
@@ -204,7 +199,7 @@ class RequestScope(Infrastructure):
             raise draining()
         below = _get()
         if below is not None and below._state is CLOSED:
-            below._below = None
+            _shorten(below)
         roots[self] = None
         self._below = below
         self._opened_code = code
@@ -221,7 +216,11 @@ class RequestScope(Infrastructure):
     ) -> bool | None:
         frame = _getframe(1)
         code, instruction = frame.f_code, frame.f_lasti
-        if exc_type is None and self._state is OPEN and self._extras is None:
+        if (
+            exc_type is None
+            and self._state is OPEN
+            and (self._extras is None or self._extras.is_let_go())
+        ):
             # What most requests come to: nothing was registered. Written out from `_end`.
             if self._parent is None and _get() is self:
                 below = self._below
@@ -244,6 +243,8 @@ class RequestScope(Infrastructure):
         self._context = None  # not to be read any more; nor a cycle, so that both are freed at once
         self._closed_code = code
         self._closed_instruction = instruction
+        if self._extras is not None:
+            self._extras = self._extras.remains()
         parent = self._parent
         if parent is None:
             roots.pop(self, None)
@@ -252,7 +253,7 @@ class RequestScope(Infrastructure):
             (parent._extras or parent._more()).children.pop(self, None)
         below = self._below
         if below is not None and below._state is CLOSED:
-            below._below = None
+            _shorten(below)
         here = _get()
         if here is self:
             # Back to what was here before. If that has ended meanwhile, its orphans stay
@@ -466,6 +467,8 @@ class RequestScope(Infrastructure):
         """
         self._require_open()
         self.check(obj)
+        if isolation.registry.owner_of(obj) is not None:
+            return obj  # it is ours: else the check had refused it
         isolation.registry.claim(obj, self.claimant, limit=self._settings.max_owned)
         isolation.stamp(obj, self.root)
         return obj
@@ -484,8 +487,51 @@ class RequestScope(Infrastructure):
             check_owner(obj, owner, self)
         claimant = isolation.registry.owner_of(obj)
         if claimant is not None and claimant is not self.root._more().claimant:
+            if claimant.admits(self):
+                return obj
             raise isolation.foreign_object(obj, claimant.request_id, self.request_id)
         return obj
+
+    def get(self, wanted: TypeForm[T]) -> Coroutine[Any, Any, T]:
+        """
+        The object of this type that the fence's container provides here; to be awaited.
+
+        It lives as its provider says: as long as this scope, its root, the user or the
+        application::
+
+            repository = await current_scope().get(OrderRepository)
+
+        Raises:
+            ProviderError: it cannot be provided.
+            ContextClosedError: the scope is closing or has ended.
+            ConfigurationError: the fence has no container.
+        """
+        recipes = self._recipes
+        services = None if recipes is None else recipes.services
+        if services is None:
+            services = self._services()
+        return services.resolve(self, wanted)
+
+    def get_now(self, wanted: TypeForm[T]) -> T:
+        """
+        The same, for what needs no `await`, or is there already.
+
+        Raises:
+            UnreachableProviderError: making it needs an `await`.
+        """
+        value: T = self._services().resolve_now(self, wanted)
+        return value
+
+    async def release(self, wanted: TypeForm[Any]) -> None:
+        """
+        Finalise an object of this scope before its turn, and first what this made with it.
+
+        Whoever asks afterwards gets another. What was never made is nothing to release.
+
+        Raises:
+            ProviderError: it does not live in this scope.
+        """
+        await self._services().release(self, wanted)
 
     @property
     def db_session(self) -> Any:
@@ -523,6 +569,15 @@ class RequestScope(Infrastructure):
         if extras is None:
             extras = self._extras = _Extras()
         return extras
+
+    def _services(self) -> Resolver:
+        services = None if self._recipes is None else self._recipes.services
+        if services is None:
+            raise ConfigurationError(
+                "There is no container to get objects from.",
+                "Give the fence one: `Ringfence(services=Container())`.",
+            )
+        return services
 
     def _finalisers(self) -> Finalisers:
         extras = self._more()
@@ -580,3 +635,11 @@ class RequestScope(Infrastructure):
             opened_at=self.opened_at,
             closed_at=self.closed_at,
         )
+
+
+def _shorten(ended: RequestScope) -> None:
+    """Beneath an ended scope is the nearest one that has not ended: they make no chain."""
+    below = ended._below
+    while below is not None and below._state is CLOSED:
+        below = below._below
+    ended._below = below

@@ -98,6 +98,9 @@ class Settings:
         id_placeholders, id_prefixes: words that are no ids, or begin none, in any case.
         max_depth: of child contexts; the root has depth 0.
         max_data_depth: nesting of a context's data.
+        max_data_items: of a context's data, those of nested plain containers included.
+        max_headers: of a request; one more is answered with 431.
+        max_header_bytes: of the values of a request's headers together; so is one more.
         max_owned: objects that one request tree may own in the registry.
         finaliser_timeout: seconds for each finaliser, and again to let go once cancelled.
         nested_checkout_timeout: seconds that a child waits for a connection while an ancestor
@@ -124,6 +127,9 @@ class Settings:
     )
     max_depth: int = attrs.field(default=10, validator=_whole)
     max_data_depth: int = attrs.field(default=100, validator=_whole)
+    max_data_items: int = attrs.field(default=100_000, validator=_whole)
+    max_headers: int = attrs.field(default=200, validator=_whole)
+    max_header_bytes: int = attrs.field(default=64 * 1024, validator=_whole)
     max_owned: int = attrs.field(default=10_000, validator=_whole)
     finaliser_timeout: float = attrs.field(default=2.0, validator=_positive)
     nested_checkout_timeout: float = attrs.field(default=2.0, validator=_positive)
@@ -180,6 +186,9 @@ _PARSERS: dict[str, type] = {
     "id_max_length": int,
     "max_depth": int,
     "max_data_depth": int,
+    "max_data_items": int,
+    "max_headers": int,
+    "max_header_bytes": int,
     "max_owned": int,
     "finaliser_timeout": float,
     "nested_checkout_timeout": float,

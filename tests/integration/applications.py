@@ -162,6 +162,15 @@ def identify(connection: Any) -> Identity | None:
     return None if user is None else Identity(user.decode(), expires_at=expires_at)
 
 
+KEYS = {"Bearer key-of-alice": "alice-1", "Bearer key-of-bob": "bob-22"}
+
+
+def identify_by_key(connection: Any) -> Identity | None:
+    """Whose key is it, byte for byte?"""
+    user = KEYS.get(connection.headers.get("authorization"))
+    return None if user is None else Identity(user)
+
+
 # --- the handlers -----------------------------------------------------------------------------
 
 
@@ -288,6 +297,7 @@ class Application:
             "around": BaseHTTPMiddleware(self._fenced(self._route(fenced)), _through),
             "within": self._fenced(BaseHTTPMiddleware(self._route(fenced), _through)),
             "required": self._fenced(self._route(fenced), required=True),
+            "keyed": self._fenced(self._route(fenced), required=True, identify=identify_by_key),
             "state": self._state,
         }
 
@@ -302,7 +312,7 @@ class Application:
             if name != "-":
                 self._journal.write("outcome", request=name, outcome=scope.get(OUTCOME))
 
-    def _fenced(self, app: Any, required: bool = False) -> Any:
+    def _fenced(self, app: Any, required: bool = False, identify: Any = identify) -> Any:
         return UserContextMiddleware(app, fence=self._fence, identify=identify, required=required)
 
     def _route(self, side: Any) -> Any:

@@ -93,11 +93,18 @@ def reset_stream(served: Served, way: str) -> list[Asked]:
     return [Asked(name, "alice-1", seen, GONE)]
 
 
+def is_told(configuration: Configuration) -> bool:
+    """Whether a WebSocket's end shows in its code; else it is 1005, as of a browser's `close()`."""
+    return configuration.server in ("hypercorn", "daphne") or configuration.ws == "websockets"
+
+
 def reset_chat(served: Served, way: str) -> list[Asked]:
     """The client is gone while a WebSocket pushes and listens."""
-    # The others say 1005 of a lost connection, as of a browser's `close()`.
-    is_told = served.configuration.server == "hypercorn" or served.configuration.ws == "websockets"
-    return [_reset_websocket(served, way, "chat", GONE if is_told else GONE | COMPLETED)]
+    return [
+        _reset_websocket(
+            served, way, "chat", GONE if is_told(served.configuration) else GONE | COMPLETED
+        )
+    ]
 
 
 def reset_push(served: Served, way: str) -> list[Asked]:
@@ -168,6 +175,8 @@ def ends_by_itself(configuration: Configuration) -> dict[str, frozenset[str]]:
     requests = {"slow?1": COMPLETED, "stream?1": COMPLETED}
     if configuration.server == "uvicorn":  # it closes its WebSockets at once, with 1012
         return {**requests, "push": GONE, "idle": GONE}
+    if configuration.server == "daphne":  # it waits for nobody
+        return is_cut_short(configuration)
     if configuration.server == "granian":  # it ends while a WebSocket's `send` still waits for it
         return {**requests, "push": CANCELLED, "idle": COMPLETED}
     return {**requests, "push?1": COMPLETED, "idle?1": COMPLETED}
@@ -178,6 +187,8 @@ def is_cut_short(configuration: Configuration) -> dict[str, frozenset[str]]:
     requests = {"slow": CANCELLED, "stream": CANCELLED}
     if configuration.server == "uvicorn":
         return {**requests, "stubborn": CANCELLED, "push": GONE, "idle": GONE}
+    if configuration.server == "daphne":
+        return dict.fromkeys(("slow", "stream", "stubborn", "push", "idle"), CANCELLED)
     if configuration.server == "granian":  # only who listens is told before the process is killed
         return {**requests, "push": CANCELLED, "idle": COMPLETED}
     # Hypercorn would wait for ever for one that swallows its cancellation.

@@ -1,4 +1,4 @@
-"""The notes by each driver: SQLite's and both of PostgreSQL's."""
+"""The notes by each driver, and the tables under row-level security by those of PostgreSQL."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ringfence.testing.postgres import PostgresServer
 
 from ..integrations.notes import DRIVERS, checked_out, notes_on
+from .row_security import Databases, databases
 
 
 @pytest.fixture(params=DRIVERS)
@@ -33,3 +34,9 @@ async def engine(
     async with notes_on(driver, server, tmp_path, **engine_options) as engine:
         yield engine
         assert checked_out(engine) == 0
+
+
+@pytest.fixture(params=["asyncpg", "psycopg"])
+async def db(request: pytest.FixtureRequest, postgres: PostgresServer) -> AsyncIterator[Databases]:
+    async with databases(postgres, request.param) as all_of_it:
+        yield all_of_it

@@ -88,10 +88,53 @@ def run_granian(app: Any, options: Options, listener: socket.socket) -> None:
     server.serve(target_loader=lambda: app, wrap_loader=False)
 
 
+def run_daphne(app: Any, options: Options, listener: socket.socket) -> None:
+    from daphne.server import Server  # first: it installs Twisted's reactor for asyncio
+    from twisted.internet import reactor
+
+    port = listener.getsockname()[1]
+    listener.close()  # it knows no socket that is open already
+    server = Server(app, endpoints=[f"tcp:{port}:interface={HOST}"], verbosity=0)
+    lifespan = Lifespan(app)
+    twisted: Any = reactor
+    twisted.callWhenRunning(lifespan.start)
+    twisted.addSystemEventTrigger("before", "shutdown", lifespan.stop)
+    server.run()
+
+
+class Lifespan:
+    """What daphne leaves out: the application's start and end, in tasks of the reactor's loop."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._stopping = asyncio.Event()
+        self._said: list[dict[str, str]] = [{"type": "lifespan.startup"}]
+
+    def start(self) -> None:
+        self._task = asyncio.ensure_future(self._app({"type": "lifespan"}, self._next, self._done))
+
+    def stop(self) -> Any:
+        """Fires once the application has ended; the reactor waits for it."""
+        from twisted.internet.defer import Deferred
+
+        self._stopping.set()
+        return Deferred.fromFuture(self._task)
+
+    async def _next(self) -> dict[str, str]:
+        if self._said:
+            return self._said.pop()
+        await self._stopping.wait()
+        return {"type": "lifespan.shutdown"}
+
+    async def _done(self, message: Any) -> None:
+        """Nobody waits for the start, and the end is that of the task."""
+
+
 RUN: dict[str, Run] = {
     "uvicorn": run_uvicorn,
     "hypercorn": run_hypercorn,
     "granian": run_granian,
+    "daphne": run_daphne,
 }
 
 

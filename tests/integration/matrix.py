@@ -11,7 +11,16 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 
-from .cells import SERVING, Verdict, ends_by_itself, in_flight, is_cut_short, judge, judge_the_end
+from .cells import (
+    SERVING,
+    Verdict,
+    ends_by_itself,
+    in_flight,
+    is_cut_short,
+    is_told,
+    judge,
+    judge_the_end,
+)
 from .options import CONFIGURATIONS, Configuration
 from .servers import Served, serve
 
@@ -43,18 +52,18 @@ def expected(cell: str, way: str, configuration: Configuration) -> set[str]:
 
 def _known_of_the_control(cell: str, configuration: Configuration) -> set[str]:
     is_uvicorn = configuration.server == "uvicorn"
-    leaks = {"user"} if is_uvicorn else set()
-    is_told = configuration.server == "hypercorn" or configuration.ws == "websockets"
     unfinished = {"outcome", "finaliser", "left open"}
     known = {
-        "pipelined": leaks,
-        "big body": leaks if configuration.loop == "asyncio" else set(),
-        "upgrade": leaks if configuration.loop == "asyncio" else set(),
+        "pipelined": {"user"} if configuration.server in ("uvicorn", "daphne") else set(),
+        "big body": {"user"} if is_uvicorn and configuration.loop == "asyncio" else set(),
+        "upgrade": {"user"} if is_uvicorn and configuration.loop == "asyncio" else set(),
         "reset, stream": {"outcome"},
-        "reset, chat": {"outcome"} if is_told else set(),
+        "reset, chat": {"outcome"} if is_told(configuration) else set(),
         "reset, push": {"outcome"} if is_uvicorn else set(),
-        "SIGTERM": {"uvicorn": {"outcome"}, "granian": unfinished}.get(configuration.server, set()),
-        "SIGTERM, grace": unfinished if is_uvicorn
+        "SIGTERM": {
+            "uvicorn": {"outcome"}, "granian": unfinished, "daphne": unfinished,
+        }.get(configuration.server, set()),
+        "SIGTERM, grace": unfinished if configuration.server in ("uvicorn", "daphne")
         else {"finaliser"} if configuration.loop == "trio" else set(),
     }  # fmt: skip
     return known.get(cell, set())

@@ -42,6 +42,7 @@ CONFIGURATIONS = [
     ),
     *(Configuration("hypercorn", loop) for loop in ("asyncio", "uvloop", "trio")),
     *(Configuration("granian", loop) for loop in ("asyncio", "uvloop")),
+    Configuration("daphne"),
 ]
 
 

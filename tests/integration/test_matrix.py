@@ -19,6 +19,9 @@ pytest.importorskip("aiosqlite")
 from .matrix import CELLS, Runs, Verdict, expected
 from .options import CONFIGURATIONS, Configuration
 
+STUBBORN = {"uvicorn": "SIGTERM, grace", "granian": "SIGTERM", "daphne": "SIGTERM"}
+"""By server, the cell in which something goes on that only the fence ends."""
+
 EACH = [
     pytest.param(
         configuration, cell, id=f"{configuration} {cell}".replace(",", "").replace(" ", "-")
@@ -60,16 +63,23 @@ def test_set_and_reset_is_not_enough(runs: Runs, configuration: Configuration, c
     [
         pytest.param(configuration, cell, id=str(configuration).replace(" ", "-"))
         for configuration in CONFIGURATIONS
-        for server, cell in {"uvicorn": "SIGTERM, grace", "granian": "SIGTERM"}.items()
+        for server, cell in STUBBORN.items()
         if configuration.server == server
     ],
 )
 def test_what_the_server_does_not_end_the_fence_does(
     runs: Runs, configuration: Configuration, cell: str
 ) -> None:
-    """A handler that swallows uvicorn's cancellation; one whose `send` granian never answers."""
+    """
+    A handler that swallows a cancellation; one whose `send` granian never answers.
+
+    And all of daphne's, if it has upgraded a WebSocket within the last second: it then stops with a
+    `KeyError` instead of cancelling them.
+    """
     verdict = _verdict(runs, configuration, cell, "fenced")
-    assert (verdict.cut_short, verdict.abandoned) == (1, 0)
+    most = verdict.requests if configuration.server == "daphne" else 1
+    assert 1 <= verdict.cut_short <= most
+    assert verdict.abandoned == 0
 
 
 def test_in_numbers(runs: Runs) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import random
 from collections.abc import AsyncIterator
 from typing import Any
@@ -25,7 +26,6 @@ from ringfence import (
 from ringfence.integrations._session_guard import guard_of
 from ringfence.integrations.asgi import UserContextMiddleware
 from ringfence.integrations.sqlalchemy import Database, released_connection
-from ringfence.testing.postgres import PostgresServer
 
 from ..integrations.asgi_driver import ok, respond
 from .row_security import (
@@ -36,7 +36,6 @@ from .row_security import (
     Databases,
     Unchecked,
     cells,
-    databases,
     fence_of,
     rules,
     said,
@@ -51,12 +50,6 @@ NOTES = text("SELECT owner_id FROM rls.note ORDER BY 1")
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(params=["asyncpg", "psycopg"])
-async def db(request: pytest.FixtureRequest, postgres: PostgresServer) -> AsyncIterator[Databases]:
-    async with databases(postgres, request.param) as all_of_it:
-        yield all_of_it
 
 
 @pytest.fixture
@@ -300,6 +293,30 @@ async def test_requests_over_http(fence: Ringfence) -> None:
             app, fence=fence, identify=lambda _, who=who: who, required=False
         )
         assert (await ok(middleware)).body == repr(expected).encode()
+
+
+async def test_other_isolation_levels_and_access_modes(fence: Ringfence) -> None:
+    for option in ({"isolation_level": "SERIALIZABLE"}, {"postgresql_readonly": True}):
+        async with fence.user_context(ALICE) as alice:
+            await alice.db_session.connection(execution_options=option)
+            assert await said(alice.db_session) == HERS
+            assert await _owners(alice.db_session) == [ALICE.user_id]
+
+
+async def test_copying_out_of_a_table(db: Databases, fence: Ringfence) -> None:
+    """By the driver's own means, on the connection that was told."""
+    async with fence.user_context(ALICE) as alice:
+        connection = await (await alice.db_session.connection()).get_raw_connection()
+        driver: Any = connection.driver_connection
+        query = "SELECT owner_id FROM rls.note"
+        copied = io.BytesIO()
+        if db.url.get_driver_name() == "asyncpg":
+            await driver.copy_from_query(query, output=copied)
+        else:
+            async with driver.cursor() as cursor, cursor.copy(f"COPY ({query}) TO STDOUT") as rows:
+                async for row in rows:
+                    copied.write(row)
+    assert copied.getvalue().decode().split() == [ALICE.user_id]
 
 
 # --- what is left on a pooled connection ------------------------------------------------------

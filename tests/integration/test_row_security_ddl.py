@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -15,9 +14,8 @@ from ringfence.integrations.postgres import (
     disable_row_security,
     enable_row_security,
 )
-from ringfence.testing.postgres import PostgresServer
 
-from .row_security import ALICE, BOB, SCHEMA, Databases, Unchecked, databases, fence_of, rules
+from .row_security import ALICE, BOB, SCHEMA, Databases, Unchecked, fence_of, rules
 
 POLICIES = text("SELECT tablename, policyname FROM pg_policies WHERE schemaname = 'rls'")
 STATE = text(
@@ -30,12 +28,6 @@ CHECKS = text("SELECT conname FROM pg_constraint WHERE contype = 'c' AND conname
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(params=["asyncpg", "psycopg"])
-async def db(request: pytest.FixtureRequest, postgres: PostgresServer) -> AsyncIterator[Databases]:
-    async with databases(postgres, request.param) as all_of_it:
-        yield all_of_it
 
 
 async def _all(db: Databases, query: Any) -> list[Any]:
@@ -117,12 +109,14 @@ async def test_children_that_inherit_and_partitions_of_partitions(db: Databases)
         ("char(3)", "abcdef", "abc"),
         ("name", "abc", "abd"),
         ("rls.short", "abcdef", "abc"),
+        ("rls.round", "17.4", "17"),
     ],
 )
 async def test_types_of_owner(db: Databases, kind: str, user: str, other: str) -> None:
     """An id is never cut to the length of the column: that would be somebody else's."""
     await db.run(
         "CREATE DOMAIN rls.short AS varchar(3)",
+        "CREATE DOMAIN rls.round AS numeric(5, 0)",
         f"CREATE TABLE rls.kind (owner_id {kind})",
         f"INSERT INTO rls.kind VALUES ('{other}')",
         enable_row_security("kind", schema=SCHEMA),
@@ -132,10 +126,19 @@ async def test_types_of_owner(db: Databases, kind: str, user: str, other: str) -
     assert await _seen(db, "rls.kind", Identity(other)) == 1
 
 
-@pytest.mark.parametrize("kind", ["bit(8)", '"char"', "boolean", "text[]"])
+@pytest.mark.parametrize(
+    "kind",
+    ["bit(8)", '"char"', "boolean", "text[]", "double precision", "real", "money", "regclass",
+     "rls.rounder"],
+)  # fmt: skip
 async def test_types_that_no_id_has_are_refused(db: Databases, kind: str) -> None:
-    await db.run(f"CREATE TABLE rls.kind (owner_id {kind})")
-    with pytest.raises(DBAPIError, match="has no column owner_id of text, a number or uuid"):
+    """Numbers that are not exact too: two ids may be one of them."""
+    await db.run(
+        "CREATE DOMAIN rls.round AS numeric(5, 0)",
+        "CREATE DOMAIN rls.rounder AS rls.round",
+        f"CREATE TABLE rls.kind (owner_id {kind})",
+    )
+    with pytest.raises(DBAPIError, match="has no column owner_id of text, an exact number or uuid"):
         await db.run(enable_row_security("kind", schema=SCHEMA))
 
 
@@ -172,6 +175,18 @@ async def test_as_a_listener_of_after_create(db: Databases) -> None:
     event.listen(table, "after_create", enable_row_security(table))
     async with db.admin.begin() as connection:
         await connection.run_sync(metadata.create_all)
+    assert ("made", True, True) in await _all(db, STATE)
+
+
+async def test_the_schema_is_translated_as_that_of_the_table_is(db: Databases) -> None:
+    metadata = MetaData()
+    table = Table("made", metadata, Column("owner_id", String))
+    event.listen(table, "after_create", enable_row_security(table))
+    async with db.admin.connect() as connection:
+        where = {"schema_translate_map": {None: SCHEMA}}
+        connection = await connection.execution_options(**where)
+        await connection.run_sync(metadata.create_all)
+        await connection.commit()
     assert ("made", True, True) in await _all(db, STATE)
 
 

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
 from sqlalchemy import text
 
 from ringfence import ConfigurationError, RowSecurityError, counters
-from ringfence.testing.postgres import PostgresServer
 
-from .row_security import SCHEMA, Databases, databases, rules
+from .row_security import ALICE, SCHEMA, Databases, Unchecked, fence_of, rules
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(params=["asyncpg", "psycopg"])
-async def db(request: pytest.FixtureRequest, postgres: PostgresServer) -> AsyncIterator[Databases]:
-    async with databases(postgres, request.param) as all_of_it:
-        yield all_of_it
 
 
 async def _findings(db: Databases, role: str | None = "rls_app") -> tuple[str, ...]:
@@ -63,6 +54,8 @@ POLICIES = {
     "another setting": _policy(
         "AS RESTRICTIVE USING (owner_id = nullif(current_setting('app.user_id', true), ''))"
     ),
+    "cuts ids": _policy(f"AS RESTRICTIVE USING (owner_id::bpchar = (SELECT {MINE}::char(3)))"),
+    "rounds ids": _policy(f"AS RESTRICTIVE USING (owner_id::real = (SELECT {MINE}::real))"),
     "'' is somebody": _policy(
         "AS RESTRICTIVE USING (owner_id = current_setting('ringfence.user_id', true))"
     ),
@@ -178,6 +171,29 @@ async def test_a_role_that_was_taken_can_be_given_back(db: Databases) -> None:
             await rules().verify(engine)
 
 
+async def test_a_user_that_was_taken_can_be_given_back(db: Databases) -> None:
+    """`SET SESSION AUTHORIZATION` is not another login either."""
+    async with db.engine(None) as engine:
+        async with engine.connect() as connection:
+            await connection.execute(text("SET SESSION AUTHORIZATION rls_app"))
+            await connection.commit()
+        with pytest.raises(RowSecurityError, match="is a superuser"):
+            await rules().verify(engine)
+
+
+async def test_a_role_that_makes_roles(db: Databases) -> None:
+    """Up to PostgreSQL 15 it may take any but a superuser's."""
+    async with db.admin.connect() as connection:
+        version = (await connection.execute(text("SHOW server_version_num"))).scalar_one()
+    await db.run("ALTER ROLE rls_app CREATEROLE")
+    try:
+        findings = await _findings(db)
+    finally:
+        await db.run("ALTER ROLE rls_app NOCREATEROLE")
+    expected = "The login role `rls_app` may make itself a member of any role (CREATEROLE)."
+    assert findings == ((expected,) if int(version) < 160000 else ())
+
+
 async def test_a_setting_that_is_not_empty_to_begin_with(db: Databases) -> None:
     await db.run("ALTER ROLE rls_app SET ringfence.user_id = 'alice-1'")
     try:
@@ -187,7 +203,13 @@ async def test_a_setting_that_is_not_empty_to_begin_with(db: Databases) -> None:
     assert finding.startswith("`ringfence.user_id` is set before anybody has set it")
 
 
+RULE_OF_NOTE = "CREATE RULE also AS ON INSERT TO rls.alembic_version DO ALSO DELETE FROM rls.note"
+RULE_OF_VIEW = (
+    "CREATE VIEW rls.mine WITH (security_invoker) AS SELECT * FROM rls.note; "
+    "CREATE RULE instead AS ON DELETE TO rls.mine DO INSTEAD DELETE FROM rls.note"
+)
 ROUNDABOUT = {
+    RULE_OF_NOTE: "Rule `also` of `rls.alembic_version` acts with the rights of `{}`.",
     "CREATE VIEW rls.all_notes AS SELECT * FROM rls.note": (
         "View `rls.all_notes` reads protected tables with the rights of `{}`."
     ),
@@ -205,6 +227,24 @@ ROUNDABOUT = {
 async def test_what_reads_with_other_rights(db: Databases, hole: str) -> None:
     await db.run(hole)
     assert await _findings(db) == (ROUNDABOUT[hole].format(db.url.username),)
+
+
+async def test_a_rule_of_a_view_that_reads_with_ones_own_rights(db: Databases) -> None:
+    await db.run(*RULE_OF_VIEW.split("; "))
+    owner = db.url.username
+    assert await _findings(db) == (
+        f"Rule `instead` of `rls.mine` acts with the rights of `{owner}`.",
+    )
+
+
+async def test_a_rule_does_what_its_owner_may(db: Databases) -> None:
+    """The trap that the finding is about."""
+    await db.run(RULE_OF_NOTE, "GRANT INSERT ON rls.alembic_version TO rls_app")
+    async with db.engine() as engine, fence_of(engine, Unchecked()) as fence:
+        async with fence.user_context(ALICE) as alice:
+            await alice.db_session.execute(text("INSERT INTO rls.alembic_version VALUES ('1')"))
+    async with db.admin.connect() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM rls.note"))).scalar_one() == 0
 
 
 async def test_a_materialised_view_of_a_view(db: Databases) -> None:
@@ -235,6 +275,7 @@ async def test_a_view_or_function_of_a_role_that_is_subject_itself(db: Databases
         "ALTER VIEW rls.all_notes OWNER TO rls_owner",
         "CREATE FUNCTION rls.peek() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 1'",
         "ALTER FUNCTION rls.peek OWNER TO rls_owner",
+        "CREATE RULE also AS ON DELETE TO rls.event_1 DO ALSO DELETE FROM rls.note",
     )
     assert await _findings(db) == ()
 
@@ -249,7 +290,7 @@ async def test_all_at_once_in_one_report(db: Databases) -> None:
 @pytest.mark.parametrize("name", ["{}", "rls.{}"])
 async def test_exempt_is_by_name(db: Databases, name: str) -> None:
     await db.run("CREATE TABLE rls.new (id int)", *ROUNDABOUT)
-    names = ["new", "all_notes", "kept", "peek"]
+    names = ["new", "all_notes", "kept", "peek", "also"]
     async with db.engine() as engine:
         exempt = {"alembic_version", *(name.format(each) for each in names)}
         await rules().verify(engine, exempt=exempt)
@@ -265,4 +306,5 @@ async def test_schemas(db: Databases) -> None:
         with pytest.raises(RowSecurityError) as caught:
             await rules().verify(engine, schemas=(SCHEMA, "rsl"))
     assert caught.value.findings == ("There is no schema `rsl`.",)
+    assert "\n- There is no schema `rsl`.\nProtect each table" in str(caught.value)
     assert isinstance(caught.value, ConfigurationError)

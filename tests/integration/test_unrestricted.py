@@ -21,9 +21,8 @@ from ringfence import (
     counters,
 )
 from ringfence.integrations.postgres import RowLevelSecurity
-from ringfence.testing.postgres import PostgresServer
 
-from .row_security import ALICE, BOB, Databases, databases, fence_of, rules
+from .row_security import ALICE, BOB, Databases, fence_of, rules
 
 COUNT = text("SELECT count(*) FROM rls.note")
 CHANGE = text("UPDATE rls.note SET body = 'changed'")
@@ -33,12 +32,6 @@ CHANGED = text("SELECT count(*) FROM rls.note WHERE body = 'changed'")
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(params=["asyncpg", "psycopg"])
-async def db(request: pytest.FixtureRequest, postgres: PostgresServer) -> AsyncIterator[Databases]:
-    async with databases(postgres, request.param) as all_of_it:
-        yield all_of_it
 
 
 @pytest.fixture

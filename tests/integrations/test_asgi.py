@@ -23,6 +23,7 @@ from ringfence import (
     OwnershipError,
     RequestScope,
     Ringfence,
+    Settings,
     counters,
     current_context,
     current_context_or_none,
@@ -624,6 +625,8 @@ async def test_our_request_id_replaces_the_application_s(own: Any) -> None:
         ([("authorization", "Bearer a")], 200),
         ([("authorization", "Bearer a")] * 2, 400),
         ([("authorization", "Bearer a"), ("authorization", "Bearer b")], 400),
+        ([("host", "a.example")], 200),
+        ([("host", "a.example"), ("host", "b.example")], 400),
     ],
 )
 async def test_headers_are_bounded(headers: list[tuple[str, str]], status: int) -> None:
@@ -635,6 +638,24 @@ async def test_headers_are_bounded(headers: list[tuple[str, str]], status: int) 
         assert answer.problem["type"] == f"urn:ringfence:error:{code}"
         assert "www-authenticate" not in answer.headers
         assert counters.value(f"refused.{code}") == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([], 200),
+        ([("a", "1"), ("b", "1")], 431),
+        ([("a", "1")] * 2, 431),
+        ([("a", "1" * 20)], 431),
+        ([("a", "1" * 9)], 200),
+    ],
+)
+async def test_the_bounds_of_headers_are_settings(
+    headers: list[tuple[str, str]], status: int
+) -> None:
+    fence = Ringfence(settings=Settings(max_headers=2, max_header_bytes=16))
+    app = fenced(whoami if status == 200 else never, fence=fence)
+    assert (await ok(app, headers=headers, user="alice-1")).status == status
 
 
 # --- shutdown ---------------------------------------------------------------------------------

@@ -58,6 +58,14 @@ def test_claims_have_the_names_you_say() -> None:
     assert BearerToken(SECRET, tenant_claim=None).identity(token(tenant="x")).tenant_id is None
 
 
+def test_how_long_a_token_may_be_can_be_said() -> None:
+    text = token()
+    assert BearerToken(SECRET, max_length=len(text)).identity(text).user_id == "alice-1"
+    with pytest.raises(CarrierError) as refused:
+        BearerToken(SECRET, max_length=len(text) - 1).identity(text)
+    assert refused.value.reason == "TooLarge"
+
+
 def test_text_is_a_secret_too() -> None:
     assert BearerToken(SECRET.decode()).identity(token()).user_id == "alice-1"
 

@@ -1,42 +1,35 @@
 """
 Break the library one line at a time, and see a test fail.
 
-    python -m tests.mutants [NAME ...] [--jobs 2]
+    python -m tests.mutants [NAME ...] [--jobs 2] [--by simulation]
 
 Each mutant is applied to a copy of `src`, its tests run against the copy, and the mutant is
 killed if they fail. Exits 1 if one survives, 2 if a line to break is not there (any more) or the
-tests fail without any mutant.
+tests fail without any mutant. With `--by simulation` it is the simulation of
+`tests/torture` alone that must notice, those that `simulated` chooses.
 """
 
 from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import importlib
 import os
-import pkgutil
-import shutil
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from . import __path__ as here
+from tests.torture.simulation.planted import find
+
 from . import warm
-from .mutant import Mutant
+from .mutant import ROOT, Mutant, Stale, applied
+from .simulated import must_be_noticed
+from .tables import load
 
-ROOT = Path(__file__).resolve().parents[2]
+WORLDS = 400
 KILLED, SURVIVED, STALE = "killed", "SURVIVED", "STALE"
-
-
-def load() -> list[Mutant]:
-    """Every mutant of every module of this package that has a list of them."""
-    found: list[Mutant] = []
-    for module in pkgutil.iter_modules(here):
-        if module.name not in ("__main__", "mutant", "warm"):
-            found += importlib.import_module(f"{__package__}.{module.name}").MUTANTS
-    return found
 
 
 def run_tests(source: Path, tests: tuple[str, ...], limit: float = 120) -> tuple[bool, str]:
@@ -53,19 +46,14 @@ def run_tests(source: Path, tests: tuple[str, ...], limit: float = 120) -> tuple
 
 def judge(mutant: Mutant) -> tuple[str, str]:
     """Apply one mutant to a copy, and say what became of it."""
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "src"
-        shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
-        for file, old, new in mutant.edits:
-            path = source / "ringfence" / file
-            text = path.read_text()
-            if text.count(old) != 1:
-                return STALE, f"{file}: {text.count(old)} times: {old!r}"
-            path.write_text(text.replace(old, new))
-        passed, output = run_tests(source, mutant.tests)
-        if "no tests ran" in output or "ERROR: not found" in output:
-            return STALE, output[-500:]
-        return (SURVIVED, output[-300:]) if passed else (KILLED, "")
+    try:
+        with applied(mutant) as source:
+            passed, output = run_tests(source, mutant.tests)
+    except Stale as stale:
+        return STALE, str(stale)
+    if "no tests ran" in output or "ERROR: not found" in output:
+        return STALE, output[-500:]
+    return (SURVIVED, output[-300:]) if passed else (KILLED, "")
 
 
 def main() -> int:
@@ -75,11 +63,17 @@ def main() -> int:
     )
     parser.add_argument("names", nargs="*", help="only mutants whose name contains one of these")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--by", choices=("simulation",), help="what must notice, if not the tests")
     options = parser.parse_args()
     mutants = [
-        m for m in load() if not options.names or any(part in m.name for part in options.names)
+        m
+        for m in (load() if options.by is None else must_be_noticed())
+        if not options.names or any(part in m.name for part in options.names)
     ]
-    began = time.perf_counter()
+    if not mutants:
+        parser.error(f"no mutant has such a name: {', '.join(options.names)}")
+    if options.by is not None:
+        return run_all(mutants, judge_by_simulation, options.jobs)
     tests = tuple(sorted({test for mutant in mutants for test in mutant.tests}))
     print(f"{len(mutants)} mutants; first their tests without any", flush=True)
     passed, output = run_tests(ROOT / "src", tests, limit=900)
@@ -87,8 +81,24 @@ def main() -> int:
         print(output)
         print("The tests fail without any mutant.", file=sys.stderr)
         return 2
+    return run_all(mutants, judge, options.jobs)
+
+
+def judge_by_simulation(mutant: Mutant) -> tuple[str, str]:
+    """Apply one mutant to a copy, and say whether a world shows it, and which."""
+    try:
+        found = find(mutant, "asyncio", seed=1, worlds=WORLDS)
+    except Stale as stale:
+        return STALE, str(stale)
+    detail = f"world {found.world:g}: {found.what[:90]}"
+    return (KILLED, detail) if found.world < WORLDS else (SURVIVED, detail)
+
+
+def run_all(mutants: list[Mutant], judge: Callable[[Mutant], tuple[str, str]], jobs: int) -> int:
+    """Judge them, and say what became of each."""
+    began = time.perf_counter()
     results: dict[str, int] = {KILLED: 0, SURVIVED: 0, STALE: 0}
-    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         for mutant, (verdict, detail) in zip(mutants, pool.map(judge, mutants), strict=True):
             results[verdict] += 1
             print(f"{verdict:9} {mutant.name}")

@@ -192,8 +192,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "8: one of two Authorization headers is chosen",
         "integrations/asgi.py",
-        '    if names.count(b"authorization") > 1:',
-        "    if False:",
+        "        if names.count(name) > 1:",
+        "        if False:",
         f"{ASGI}::test_headers_are_bounded",
     ),
     mutant(
@@ -227,24 +227,45 @@ MUTANTS: list[Mutant] = [
     mutant(
         "8: headers are not bounded in number",
         "integrations/asgi.py",
-        "    elif len(raw) > MAX_HEADERS or len(_join",
+        "    elif len(raw) > most or len(_join",
         "    elif len(_join",
         f"{ASGI}::test_headers_are_bounded",
     ),
     mutant(
         "8: headers are not bounded in size",
         "integrations/asgi.py",
-        "    elif len(raw) > MAX_HEADERS or len(_join([*headers.values()])) > MAX_HEADER_BYTES:",
-        "    elif len(raw) > MAX_HEADERS:",
+        "    elif len(raw) > most or len(_join([*headers.values()])) > largest:",
+        "    elif len(raw) > most:",
         f"{ASGI}::test_headers_are_bounded",
     ),
     mutant(
         "8: headers that came twice are not bounded",
         "integrations/asgi.py",
-        "    if len(raw) > MAX_HEADERS or sum(len(value) for _, value in raw) > MAX_HEADER_BYTES:\n"
-        "        raise _too_large()\n",
+        "    if len(raw) > most or sum(len(value) for _, value in raw) > largest:\n"
+        "        raise _too_large(most, largest)\n",
         "",
         f"{ASGI}::test_headers_are_bounded",
+    ),
+    mutant(
+        "8: two hosts are one",
+        "integrations/asgi.py",
+        'ONLY_ONCE = (b"authorization", b"host")',
+        'ONLY_ONCE = (b"authorization",)',
+        f"{ASGI}::test_headers_are_bounded",
+    ),
+    mutant(
+        "8: the number of headers is no setting",
+        "integrations/asgi.py",
+        "        self._max_headers = fence.settings.max_headers\n",
+        "        self._max_headers = 200\n",
+        f"{ASGI}::test_the_bounds_of_headers_are_settings",
+    ),
+    mutant(
+        "8: the size of headers is no setting",
+        "integrations/asgi.py",
+        "        self._max_header_bytes = fence.settings.max_header_bytes\n",
+        "        self._max_header_bytes = 65_536\n",
+        f"{ASGI}::test_the_bounds_of_headers_are_settings",
     ),
     # --- 10. every refusal is visible
     mutant(
@@ -552,7 +573,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "8: a token of any size is parsed",
         "integrations/jwt.py",
-        '        if len(token) > MAX_TOKEN:\n            raise _refused("TooLarge")\n',
+        '        if len(token) > self._max_length:\n            raise _refused("TooLarge")\n',
         "",
         f"{JWT}::test_bad_tokens_are_refused_with_one_message",
     ),

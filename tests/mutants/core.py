@@ -13,6 +13,7 @@ LAW = {
     6: "tests/laws/test_6_generators.py",
     7: "tests/laws/test_7_data.py",
 }
+ISOLATION = "tests/test_isolation.py"
 TRIALS = "tests/laws/test_5_trials.py"
 
 MUTANTS: list[Mutant] = [
@@ -133,12 +134,12 @@ MUTANTS: list[Mutant] = [
         (
             (
                 "scope.py",
-                "            below._below = None  # ended scopes make no chain\n",
+                "            _shorten(below)  # ended scopes make no chain\n",
                 "            pass\n",
             ),
             (
                 "scope.py",
-                "        if below is not None and below._state is CLOSED:\n            below._below = None\n        here",
+                "        if below is not None and below._state is CLOSED:\n            _shorten(below)\n        here",
                 "        here",
             ),
         ),
@@ -564,7 +565,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "7: a dict of another class copies itself",
         "copies.py",
-        "    if type(data) is not dict:\n",
+        "        if type(data) is not dict:\n",
         "    if False:\n",
         LAW[7],
     ),
@@ -583,16 +584,65 @@ MUTANTS: list[Mutant] = [
         LAW[7],
     ),
     mutant(
+        "7: data is not bounded in size",
+        "copies.py",
+        "        if len(data) > max_items:\n            raise _too_many((None, field))\n",
+        "",
+        f"{ISOLATION}::test_items_are_counted_in_all_containers",
+    ),
+    mutant(
+        "7: nested data is not bounded in size",
+        "copies.py",
+        "    memo.items_left = max_items\n",
+        "    memo.items_left = 10**9\n",
+        f"{ISOLATION}::test_items_are_counted_in_all_containers",
+    ),
+    mutant(
+        "7: what data raises when it is looked at comes out",
+        "copies.py",
+        "        raise unreadable(field, error) from error\n",
+        "        raise\n",
+        f"{ISOLATION}::test_data_that_raises_when_it_is_looked_at_is_refused_by_name",
+    ),
+    mutant(
+        "7: what a key raises when it is looked at comes out",
+        "checks.py",
+        "        raise unreadable(field, error) from error\n",
+        "        raise\n",
+        f"{ISOLATION}::test_data_that_raises_when_it_is_looked_at_is_refused_by_name",
+    ),
+    mutant(
+        "7: a reserved key can be hidden",
+        "checks.py",
+        "            data = dict(data)  # a subclass may hide a key, and give it away when it is copied\n",
+        "            pass\n",
+        f"{ISOLATION}::test_a_dict_that_hides_its_keys_hides_no_reserved_one",
+    ),
+    mutant(
+        "10: a refusal says all that was raised",
+        "copies.py",
+        "    text = text if text.isprintable() else repr(text)\n",
+        "",
+        f"{ISOLATION}::test_a_refusal_is_one_short_line_whatever_was_raised",
+    ),
+    mutant(
+        "7: a method leads to no object",
+        "copies.py",
+        "            value = value.__self__\n",
+        "            pass\n",
+        f"{ISOLATION}::test_a_method_of_a_live_object_is_one_within_an_object_too",
+    ),
+    mutant(
         "7: a child shares its parent's data",
         "drafts.py",
-        "data = isolated_copy(inherited, field, settings.max_data_depth) if inherited else {}",
+        "data = isolated_copy(inherited, field, *limits) if inherited else {}",
         "data = dict(inherited or {})",
         LAW[7],
     ),
     mutant(
         "7: an entered value shares its data",
         "drafts.py",
-        "            copied[slot] = isolated_copy(copied[slot], field, limit)\n",
+        "            copied[slot] = isolated_copy(copied[slot], field, *limits)\n",
         "            pass\n",
         LAW[7],
     ),
@@ -626,5 +676,33 @@ MUTANTS: list[Mutant] = [
         "    isolation.refuse_shared_ids(memo, field)\n    return duplicate",
         "    return duplicate",
         LAW[7],
+    ),
+    mutant(
+        "4: a session that was verified cannot be entered",
+        "isolation.py",
+        "if owner is not None and owner is claimant.origin:",
+        "if False:",
+        "tests/test_context.py",
+    ),
+    mutant(
+        "4: a context that is entered again and again owns more and more",
+        "isolation.py",
+        "                owner.claimed.remove(id(obj))  # it is the root's now\n",
+        "",
+        "tests/test_context.py",
+    ),
+    mutant(
+        "4: a context is a stranger to the scope it was entered with",
+        "isolation.py",
+        "        return self.origin is other\n",
+        "        return False\n",
+        "tests/test_context.py",
+    ),
+    mutant(
+        "4: one session may be in two open roots of one context",
+        "current.py",
+        "scope._more().claimant = isolation.Claimant(context.request_id, origin)",
+        "scope._more().claimant = origin",
+        "tests/test_context.py",
     ),
 ]

@@ -14,6 +14,7 @@ ddl = "integrations/_row_security_ddl.py"
 report = "integrations/_row_security_report.py"
 postgres = "integrations/postgres.py"
 database = "integrations/sqlalchemy.py"
+migrations = "integrations/alembic.py"
 
 MATRIX = f"{ROWS}::test_roles_tables_commands_and_rows"
 POLICIES = f"{REPORT}::test_policies_that_are_not_enough"
@@ -269,9 +270,79 @@ MUTANTS: list[Mutant] = [
     mutant(
         "postgres: the role that is taken is judged",
         report,
-        "join pg_roles s on s.rolname = session_user",
-        "join pg_roles s on s.rolname = current_user",
+        "    join pg_stat_activity a on a.usesysid = s.oid and a.pid = pg_backend_pid()\n",
+        "    where s.rolname = current_user\n",
         f"{REPORT}::test_a_role_that_was_taken_can_be_given_back",
+    ),
+    mutant(
+        "postgres: a user that was taken is the one that is judged",
+        report,
+        "    join pg_stat_activity a on a.usesysid = s.oid and a.pid = pg_backend_pid()\n",
+        "    join pg_stat_activity a on s.rolname = session_user and a.pid = pg_backend_pid()\n",
+        f"{REPORT}::test_a_user_that_was_taken_can_be_given_back",
+    ),
+    mutant(
+        "postgres: rules act with whose rights they like",
+        report,
+        "where w.ev_type <> '1' and (o.rolsuper",
+        "where false and (o.rolsuper",
+        f"{REPORT}::test_what_reads_with_other_rights",
+    ),
+    mutant(
+        "postgres: rules of a view are its own affair",
+        report,
+        "where w.ev_type <> '1' and (o.rolsuper",
+        "where w.ev_type <> '1' and c.relkind <> 'v' and (o.rolsuper",
+        f"{REPORT}::test_a_rule_of_a_view_that_reads_with_ones_own_rights",
+    ),
+    mutant(
+        "postgres: a policy may cut ids",
+        report,
+        '_CAST = "(?:text|character varying|bpchar|name|smallint|integer|bigint|numeric|uuid)"',
+        '_CAST = r"[\\w ]+"',
+        POLICIES,
+    ),
+    mutant(
+        "postgres: numbers that are not exact are ids",
+        ddl,
+        "b.typcategory = 'S' OR b.oid = ANY ('{{int2,int4,int8,numeric,uuid}}'::regtype[])",
+        "b.typcategory IN ('S', 'N') OR b.oid = 'uuid'::regtype",
+        f"{DDL}::test_types_that_no_id_has_are_refused",
+    ),
+    mutant(
+        "postgres: a schema that is translated is not that of the policy",
+        ddl,
+        "(compiler.schema_translate_map or {}).get(element.schema, element.schema)",
+        "element.schema",
+        f"{DDL}::test_the_schema_is_translated_as_that_of_the_table_is",
+    ),
+    mutant(
+        "postgres: the remedy begins with a space on a line of its own",
+        "errors.py",
+        '"" if fact.endswith("\\n") else " "',
+        '" "',
+        f"{REPORT}::test_schemas",
+    ),
+    mutant(
+        "postgres: a migration says it to any database",
+        migrations,
+        '    if operations.get_context().dialect.name == "postgresql":\n',
+        "    if True:\n",
+        "tests/integration/test_alembic.py",
+    ),
+    mutant(
+        "postgres: a migration goes by the usual settings",
+        migrations,
+        "            tenant_setting=tenant_setting,\n",
+        "",
+        "tests/integration/test_alembic.py",
+    ),
+    mutant(
+        "postgres: an id is rounded to the domain of its column",
+        ddl,
+        "format_type(b.oid, NULL) AS type",
+        "format_type(t.oid, NULL) AS type",
+        f"{DDL}::test_types_of_owner",
     ),
     mutant(
         "postgres: truncation is not found",

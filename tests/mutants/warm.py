@@ -31,6 +31,8 @@ def start(source: Path, root: Path, tests: tuple[str, ...], output: str) -> Base
 
 
 def _run(source: str, root: str, tests: tuple[str, ...], output: str) -> None:
+    if "ringfence" in sys.modules:
+        raise RuntimeError("a library that is imported already cannot be broken")
     os.setsid()
     file = os.open(output, os.O_WRONLY)
     os.dup2(file, 1)

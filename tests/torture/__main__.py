@@ -17,6 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("legs", nargs="*", metavar="LEG", help="all of them, if none is named")
     parser.add_argument("--seed", type=int, help="of the random choices (today's date)")
+    parser.add_argument("--only", default="", help="the part or world of a leg that a fault names")
     parser.add_argument("--short", action="store_true", help="as much as the tests do")
     parser.add_argument("--list", action="store_true", help="say what there is, and end")
     given = parser.parse_args()
@@ -29,13 +30,13 @@ def main() -> int:
     seed = int(f"{date.today():%Y%m%d}") if given.seed is None else given.seed
     chosen = [LEGS[name] for name in given.legs or LEGS]
     if len(chosen) == 1:
-        return _run_here(chosen[0], seed, given.short)
+        return _run_here(chosen[0], seed, given.short, given.only)
     return _run_all(chosen, seed, given.short)
 
 
-def _run_here(leg: Leg, seed: int, is_short: bool) -> int:
+def _run_here(leg: Leg, seed: int, is_short: bool, only: str) -> int:
     began = time.monotonic()
-    report = Report(leg.name, seed, is_short)
+    report = Report(leg.name, seed, is_short, only)
     leg.run(report)
     print(f"{'ok' if report.holds else 'FAILED'}: {leg.name}, {time.monotonic() - began:.0f} s")
     return 0 if report.holds else 1

@@ -44,12 +44,14 @@ class Report:
     """
     Handed to a leg: how much to do, from which seed; takes what it found.
 
-    A leg that finds a fault calls `fault` with one line that repeats it.
+    A leg that finds a fault calls `fault` with one line that repeats it; `only` is then the part of
+    the leg, or the simulated world, that the fault was in.
     """
 
     leg: str
     seed: int
     is_short: bool = False
+    only: str = ""
     out: TextIO = attrs.field(factory=lambda: sys.stdout)
     figures: list[Figure] = attrs.field(factory=list)
     faults: list[str] = attrs.field(factory=list)
@@ -71,8 +73,9 @@ class Report:
         self._take(Figure(what, seen, rule))
 
     def control(self, what: str, seen: float, rule: str = "> 0") -> None:
-        """That the same harness can find it, seen in the same run."""
-        self._take(Figure(what, seen, rule, is_control=True))
+        """That the same harness can find it, seen in the same run; of a part it says nothing."""
+        if not self.only:
+            self._take(Figure(what, seen, rule, is_control=True))
 
     def fault(self, what: str, replay: str) -> None:
         """A promise that was broken, with the command that repeats it."""

@@ -10,7 +10,9 @@ from .report import Figure, Report
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("leg", [pytest.param(leg, id=leg.name) for leg in LEGS.values()])
-def test_a_short_leg_holds(leg: Leg) -> None:
+def test_a_short_leg_holds(leg: Leg, request: pytest.FixtureRequest) -> None:
+    if leg.needs_postgres:
+        request.getfixturevalue("postgres")  # which skips, and says so, where there is none
     report = Report(leg.name, seed=1, is_short=True)
     leg.run(report)
     assert report.faults == []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, assert_type
+from typing import Annotated, Any, Generic, Protocol, TypeVar, assert_type
 
 import ringfence
 from ringfence import (
@@ -41,6 +41,16 @@ from ringfence import (
     validate_user_context,
 )
 from ringfence.events import Event, EventHub, Resync, Subscription, emit, started, subscribe
+from ringfence.injection import (
+    Container,
+    Edge,
+    Injected,
+    Lifetime,
+    Node,
+    ProviderGraph,
+    Qualifier,
+    inject,
+)
 from ringfence.integrations.redis import RedisLog
 from ringfence.protocols import EventSink
 
@@ -87,7 +97,7 @@ async def blocks(ctx: UserExecutionContext, identity: Identity, fence: Ringfence
     user_context("u-17", "t-1", "r-1", None, object(), "ws-1", {}, {}, tenant_id="acme")
     user_context("u-17", transaction="sometimes")  # type: ignore[arg-type]
     child_context("tool", user_id="u-18")  # type: ignore[call-arg]
-    managed_user_context("u-17")  # type: ignore[arg-type]
+    managed_user_context("u-17")  # type: ignore[type-var]
 
 
 def readers() -> None:
@@ -247,6 +257,69 @@ async def events() -> None:
     async with started("agent", "triage", step=1) as run:
         assert_type(run.data, dict[str, Any])
     started("robot", "triage")  # type: ignore[arg-type]
+
+
+# --- injection --------------------------------------------------------------------------------
+
+M = TypeVar("M")
+
+
+class Reading(Protocol):
+    def read(self) -> str: ...
+
+
+class Store(Generic[M]):
+    def __init__(self, kind: type[M]) -> None: ...
+
+
+container = Container(max_users=3, user_idle=60)
+
+
+@container.provide(lifetime=Lifetime.APP)
+async def provided() -> AsyncIterator[Connection]:
+    yield Connection()
+
+
+@container.provide
+def made(connection: Connection) -> Memory:
+    return Memory(1)
+
+
+@inject
+async def tool(query: str, connection: Injected[Connection]) -> int:
+    assert_type(connection, Connection)
+    return len(query)
+
+
+@inject
+class Handler:
+    def __init__(self, reading: Injected[Reading]) -> None:
+        assert_type(reading, Reading)
+
+
+async def injection(scope: RequestScope, fake: Reading) -> None:
+    container.provide(Store)
+    assert_type(container.provide(value=3), int)
+    assert_type(made(Connection()), Memory)
+    container.provide(Memory, gives=Annotated[Memory, Qualifier("long")], enter=True)
+    container.provide(3)  # type: ignore[call-overload]
+    container.alias(Reading, Memory)
+    assert_type(await scope.get(Connection), Connection)
+    assert_type(await scope.get(Reading), Reading)
+    assert_type(await scope.get(list[Reading]), list[Reading])
+    assert_type(await scope.get(Store[int]), Store[int])
+    assert_type(await scope.get(Annotated[Connection, Qualifier("main")]), Connection)
+    assert_type(scope.get_now(Reading), Reading)
+    assert_type(await scope.release(Connection), None)
+    assert_type(await tool("tea"), int)
+    assert_type(Handler, type[Handler])
+    with container.override(Reading, fake) as given:
+        assert_type(given, Reading)
+    graph = container.graph()
+    assert_type(graph, ProviderGraph)
+    assert_type(graph.nodes, tuple[Node, ...])
+    assert_type(graph.edges, tuple[Edge, ...])
+    Ringfence(services=container)
 
 
 # --- values and errors ------------------------------------------------------------------------

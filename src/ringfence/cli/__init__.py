@@ -9,7 +9,10 @@ from typing import Any
 __all__ = ["main"]
 
 # name -> (the extra it needs, one line for --help); `command` of the module so named is run
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "migrate": ("migrate", "Move a code base from the two older context classes onto ringfence."),
+    "torture": ("torture", "Try to mix up the users of your own application."),
+}
 
 
 def main() -> None:
@@ -20,6 +23,11 @@ def main() -> None:
         sys.exit("ringfence: the command needs the extra `cli`: pip install 'ringfence[cli]'")
 
     from .. import __version__
+
+    class Missing(click.ClickException):
+        """What a command needs is not installed; 1 would say that it found something."""
+
+        exit_code = 2
 
     class Lazy(click.Group):
         """Imports a subcommand when it is called: each brings dependencies of its own."""
@@ -34,7 +42,7 @@ def main() -> None:
             try:
                 command: Any = importlib.import_module(f".{cmd_name}", __name__).command
             except ImportError as error:
-                raise click.ClickException(
+                raise Missing(
                     f"`ringfence {cmd_name}` needs the extra `{extra}`: "
                     f"pip install 'ringfence[{extra}]' ({error})"
                 ) from None

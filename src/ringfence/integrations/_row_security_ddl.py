@@ -50,16 +50,17 @@ BEGIN
   END LOOP;
 END $ringfence$"""
 
-# The cast names no length: one with a length would cut an id short, to somebody else's.
+# The cast names no length, nor a domain that has one: it would cut or round an id, to somebody
+# else's. So would numbers that are not exact: two ids may be the same `double precision`.
 _COLUMN = """\
-  SELECT b.typcategory = 'S' AS is_text, format_type(t.oid, NULL) AS type,
-      b.typcategory IN ('S', 'N') OR b.oid = 'uuid'::regtype AS is_known
+  SELECT b.typcategory = 'S' AS is_text, format_type(b.oid, NULL) AS type,
+      b.typcategory = 'S' OR b.oid = ANY ('{{int2,int4,int8,numeric,uuid}}'::regtype[]) AS is_known
     INTO kind FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
     JOIN pg_type b ON b.oid = coalesce(nullif(t.typbasetype, 0), t.oid)
     WHERE a.attrelid = root AND a.attname = {column}::name AND NOT a.attisdropped;
   IF kind.is_known IS NOT TRUE THEN
     RAISE EXCEPTION USING MESSAGE = 'ringfence: ' || root || ' has no column ' || {column}
-      || ' of text, a number or uuid';
+      || ' of text, an exact number or uuid';
   END IF;
   rule := concat_ws(' AND ', rule, quote_ident({column}) || ' = (SELECT nullif(current_setting('
     || quote_literal({setting}) || ', true), '''')'
@@ -143,7 +144,8 @@ class DisableRowSecurity(_RowSecurityDDL):
 @compiles(EnableRowSecurity)
 @compiles(DisableRowSecurity)
 def _compile(element: _RowSecurityDDL, compiler: Any, **_unused: Any) -> str:
-    names = [name for name in (element.schema, element.name) if name]
+    schema = (compiler.schema_translate_map or {}).get(element.schema, element.schema)
+    names = [name for name in (schema, element.name) if name]
     quoted = ".".join('"' + name.replace('"', '""') + '"' for name in names)
     # Doubles percent signs where the driver asks for it; the compiler's own quoting would too.
     text: str = compiler.sql_compiler.post_process_text(element.sql(_literal(quoted)))
@@ -170,11 +172,10 @@ def enable_row_security(
     """
     The statement that lets a user see and write nothing but their own rows of a table.
 
-    Execute it, attach it to a table, or pass it to Alembic::
+    Execute it, or attach it to a table; for Alembic's `op` there is `integrations.alembic`::
 
         await connection.execute(enable_row_security("note"))
         event.listen(Note.__table__, "after_create", enable_row_security(Note.__table__))
-        op.execute(enable_row_security("note", tenant="tenant_id"))
 
     A restrictive policy, which no later policy can widen, with the permissive one that it needs;
     enabled and forced, on the table and on each of its partitions; a constraint that no owner is
@@ -182,8 +183,8 @@ def enable_row_security(
 
     Args:
         table: its name, or the `Table`, whose schema is then taken.
-        user: the column that holds the owner's id: text, a number or uuid. `None` for rows that
-            a whole tenant shares.
+        user: the column that holds the owner's id: text, an exact number or uuid. `None` for rows
+            that a whole tenant shares.
         tenant: the column that holds the tenant's id, if there is one.
         schema: of a table that is named.
         user_setting, tenant_setting: as given to `RowLevelSecurity`, if they were.

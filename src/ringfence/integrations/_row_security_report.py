@@ -21,7 +21,7 @@ class Rules:
     Attributes:
         settings: the names of the settings that policies read.
         schemas: whose tables must be protected.
-        exempt: tables, views and functions that need not be, with or without their schema.
+        exempt: tables, views, rules and functions that need not be, with or without their schema.
     """
 
     settings: tuple[str, ...]
@@ -38,7 +38,7 @@ async def findings_on(connection: AsyncConnection, rules: Rules) -> list[str]:
     if connection.dialect.name != "postgresql":
         return [f"The database is `{connection.dialect.name}`, which has no row-level security."]
     found: list[str] = []
-    for look in (_schemas, _settings, _tables, _roles, _rights, _views, _functions):
+    for look in (_schemas, _settings, _tables, _roles, _rights, _views, _rules, _functions):
         found += [finding async for finding in look(connection, rules)]
     return found
 
@@ -113,12 +113,16 @@ async def _tables(connection: AsyncConnection, rules: Rules) -> AsyncIterator[st
             )
 
 
+# None that has a length, and would cut ids short.
+_CAST = "(?:text|character varying|bpchar|name|smallint|integer|bigint|numeric|uuid)"
+
+
 def _keeps_apart(policy: str, settings: Collection[str]) -> bool:
     """Whether both expressions of a policy are nothing but comparisons with our settings."""
     names = "|".join(re.escape(name) for name in settings)
     term = re.compile(
-        r'(?:\w+|"[^"]+")(?:::[\w ]+)? = (?:SELECT )?NULLIF'
-        rf"current_setting'(?:{names})'::text, true, ''::text(?:::[\w ]+)?(?: AS \"?\w+\"?)?"
+        rf'(?:\w+|"[^"]+")(?:::{_CAST})? = (?:SELECT )?NULLIF'
+        rf"current_setting'(?:{names})'::text, true, ''::text(?:::{_CAST})?(?: AS \"?\w+\"?)?"
     )
     return all(
         term.fullmatch(" ".join(part.split()))
@@ -129,11 +133,13 @@ def _keeps_apart(policy: str, settings: Collection[str]) -> bool:
 
 # --- roles ------------------------------------------------------------------------------------
 
+# Whoever logged in: `session_user` is another after SET SESSION AUTHORIZATION, until it is reset.
 _REACHED = """
 reached as (
-  select r.oid, r.rolname, r.rolsuper, r.rolbypassrls, r.rolreplication,
-    r.rolname = session_user as is_own
-  from pg_roles r join pg_roles s on s.rolname = session_user
+  select r.oid, r.rolname, r.rolsuper, r.rolbypassrls, r.rolreplication, r.rolcreaterole,
+    r.oid = s.oid as is_own
+  from pg_roles r cross join pg_roles s
+    join pg_stat_activity a on a.usesysid = s.oid and a.pid = pg_backend_pid()
   where case when s.rolsuper then r.oid = s.oid else pg_has_role(s.oid, r.oid, 'MEMBER') end
 )"""
 
@@ -143,6 +149,8 @@ select rolname, is_own, case
     when rolsuper then 'is a superuser'
     when rolbypassrls then 'bypasses row-level security'
     when rolreplication then 'may copy the whole database (REPLICATION)'
+    when rolcreaterole and current_setting('server_version_num')::int < 160000
+    then 'may make itself a member of any role (CREATEROLE)'
     when rolname in ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program')
     then 'has the files of the server'
   end
@@ -207,6 +215,24 @@ async def _views(connection: AsyncConnection, rules: Rules) -> AsyncIterator[str
             yield f"Materialised view `{view}` keeps rows of protected tables, whoever reads it."
         else:
             yield f"View `{view}` reads protected tables with the rights of `{owner}`."
+
+
+_RULES = """
+select w.rulename, c.oid::regclass::text, o.rolname
+from pg_rewrite w join pg_class c on c.oid = w.ev_class join pg_roles o on o.oid = c.relowner
+join pg_namespace n on n.oid = c.relnamespace
+where w.ev_type <> '1' and (o.rolsuper or o.rolbypassrls)
+and left(n.nspname, 3) <> 'pg_' and n.nspname <> 'information_schema'
+and not (w.rulename = any(cast(:exempt as text[]))
+         or n.nspname || '.' || w.rulename = any(cast(:exempt as text[])))
+order by 2, 1
+"""
+
+
+async def _rules(connection: AsyncConnection, rules: Rules) -> AsyncIterator[str]:
+    # Not those of SELECT, which views are made of. Unlike these, `security_invoker` minds them.
+    for rule, table, owner in await _rows(connection, _RULES, **rules.parameters()):
+        yield f"Rule `{rule}` of `{table}` acts with the rights of `{owner}`."
 
 
 _FUNCTIONS = """

@@ -19,6 +19,7 @@ from ..errors import (
     ContextLimitError,
     InvalidContextError,
     NoContextError,
+    ProviderError,
     RingfenceError,
 )
 from ..identifiers import generate_id
@@ -41,9 +42,8 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 KEY = "ringfence"
 OUTCOME = "ringfence.outcome"
-MAX_HEADERS = 200
-MAX_HEADER_BYTES = 64 * 1024
-"""Of the values together."""
+ONLY_ONCE = (b"authorization", b"host")
+"""Headers of which two readers may take two different ones."""
 
 _REFUSING = (InvalidContextError, CarrierError)
 _is_client_id = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
@@ -110,6 +110,9 @@ class UserContextMiddleware:
         self.exclude = _checked_paths(exclude)
         self._prefixes = tuple(path for path in self.exclude if path.endswith("/") and path != "/")
         self._challenge = _challenge(realm)
+        # A fence's settings do not change, and asking for them costs at each request.
+        self._max_headers = fence.settings.max_headers
+        self._max_header_bytes = fence.settings.max_header_bytes
         self._connect: Callable[[Scope, dict[bytes, bytes]], Any] = Connection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -143,6 +146,8 @@ class UserContextMiddleware:
             send = exchange.send
             if fence.database is not None and kind == "http":
                 fence.database.serve(root)
+        if fence.services is not None:
+            root._more().connection = Conversation(scope, exchange, send)
         try:
             try:
                 if fence.is_on_trio:
@@ -185,7 +190,7 @@ class UserContextMiddleware:
 
     def _admit(self, scope: Scope) -> RequestScope | Awaitable[RequestScope]:
         """The root scope for a request; to be awaited if `identify` is."""
-        headers = _checked_headers(scope)
+        headers = _checked_headers(scope, self._max_headers, self._max_header_bytes)
         if (self.exclude or scope.get("method") == "OPTIONS") and self._is_exempt(scope):
             return self._nobody()
         try:
@@ -335,6 +340,40 @@ class UserContextMiddleware:
 _CODE = UserContextMiddleware.__call__.__code__
 
 
+class Conversation:
+    """
+    What a root of the boundary answers. Lives as long as it, where there is a container to ask it.
+
+    Attributes:
+        objects: what a framework calls it, made when a container is first asked for it.
+    """
+
+    __slots__ = ("exchange", "objects", "scope", "send")
+
+    def __init__(self, scope: Scope, exchange: Exchange, send: Send) -> None:
+        self.scope = scope
+        self.exchange = exchange
+        self.send = send
+        self.objects: dict[Any, Any] = {}
+
+
+def conversation_of(scope: RequestScope, kind: str) -> Conversation:
+    """
+    What the root of `scope` answers, of this kind of ASGI connection.
+
+    Raises:
+        ProviderError: nothing, or something of another kind.
+    """
+    extras = scope.root._extras
+    found: Conversation | None = None if extras is None else extras.connection
+    if found is None or found.scope["type"] not in kind.split():
+        raise ProviderError(
+            f"Request `{scope.request_id}` answers no `{kind}` connection.",
+            "Ask for it in what is served under `UserContextMiddleware`, or wish for less.",
+        )
+    return found
+
+
 class _Refusal(Exception):
     """Why a request does not reach the application."""
 
@@ -382,39 +421,45 @@ def _count_inherited(ambient: RequestScope) -> None:
 # --- headers and paths ------------------------------------------------------------------------
 
 
-def _checked_headers(scope: Scope) -> dict[bytes, bytes]:
+def _checked_headers(scope: Scope, most: int, largest: int) -> dict[bytes, bytes]:
     """The first value of each header, if they are within bounds."""
     raw = scope.get("headers", ())
     if type(raw) is not list:
         raw = scope["headers"] = list(raw)
     headers = dict(raw)
     if len(headers) != len(raw):
-        headers = _first_values(raw)
-    elif len(raw) > MAX_HEADERS or len(_join([*headers.values()])) > MAX_HEADER_BYTES:
-        raise _too_large()
+        headers = _first_values(raw, most, largest)
+    elif len(raw) > most or len(_join([*headers.values()])) > largest:
+        raise _too_large(most, largest)
     return headers
 
 
-def _first_values(raw: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+def _first_values(
+    raw: Sequence[tuple[bytes, bytes]], most: int, largest: int
+) -> dict[bytes, bytes]:
     """The same, where a name came more than once."""
-    if len(raw) > MAX_HEADERS or sum(len(value) for _, value in raw) > MAX_HEADER_BYTES:
-        raise _too_large()
+    if len(raw) > most or sum(len(value) for _, value in raw) > largest:
+        raise _too_large(most, largest)
     names = [name for name, _ in raw]
-    if names.count(b"authorization") > 1:
-        error = InvalidContextError(
-            "There is more than one `Authorization` header.", "Send one.", field="authorization"
-        )
-        raise _Refusal(error, 400)
+    for name in ONLY_ONCE:
+        if names.count(name) > 1:
+            raise _Refusal(_repeated(name.decode()), 400)
     first = dict(reversed(raw))
     if names.count(REQUEST_ID) > 1:
         del first[REQUEST_ID]
     return first
 
 
-def _too_large() -> _Refusal:
+def _repeated(name: str) -> InvalidContextError:
+    return InvalidContextError(
+        f"There is more than one `{name}` header.", "Send one.", field=name, rule="repeated"
+    )
+
+
+def _too_large(most: int, largest: int) -> _Refusal:
     error = ContextLimitError(
-        f"There are more than {MAX_HEADERS} headers, or {MAX_HEADER_BYTES} bytes of their values.",
-        "Send fewer.",
+        f"There are more than {most} headers, or {largest} bytes of their values.",
+        "Send fewer, or raise `Settings.max_headers` or `Settings.max_header_bytes`.",
         field="headers",
         rule="length",
     )

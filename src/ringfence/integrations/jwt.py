@@ -21,7 +21,6 @@ from ._exchange import BEARER_SUBPROTOCOL
 
 __all__ = ["BearerToken"]
 
-MAX_TOKEN = 8 * 1024
 MIN_SECRET = 32
 """Bytes. RFC 7518, section 3.2: a key of the size of the hash, at least."""
 
@@ -58,6 +57,7 @@ class BearerToken:
         user_claim: which claim is the user id.
         tenant_claim: which claim is the tenant id; `None` if there are no tenants.
         leeway: seconds that clocks may differ by.
+        max_length: characters of a token; a longer one is refused unread.
         requires_expiry: whether a token must have an `exp`.
 
     Raises:
@@ -74,6 +74,7 @@ class BearerToken:
         user_claim: str = "sub",
         tenant_claim: str | None = "tenant",
         leeway: int = 10,
+        max_length: int = 8 * 1024,
         requires_expiry: bool = True,
     ) -> None:
         self.algorithms = _checked_algorithms(algorithms)
@@ -81,6 +82,7 @@ class BearerToken:
         self.tenant_claim = tenant_claim
         self._key = _checked_key(key, self.algorithms)
         self._leeway = leeway
+        self._max_length = max_length
         self._accepts_audience = audience is not None
         self._registry = JWSRegistry(algorithms=self.algorithms, strict_check_header=False)
         rules: dict[str, Any] = {"exp": {"essential": requires_expiry}}
@@ -103,7 +105,7 @@ class BearerToken:
         Raises:
             CarrierError: the token is refused; `reason` is for logs.
         """
-        if len(token) > MAX_TOKEN:
+        if len(token) > self._max_length:
             raise _refused("TooLarge")
         try:
             claims = jwt.decode(token, self._key, registry=self._registry).claims

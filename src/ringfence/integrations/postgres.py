@@ -62,7 +62,7 @@ class RowLevelSecurity:
     Args:
         user, tenant: the names of the settings, `prefix.name`, that policies read.
         schemas: whose tables must be protected, all of them.
-        exempt: tables, views and functions that need not be, by name or `schema.name`.
+        exempt: tables, views, rules and functions that need not be, by name or `schema.name`.
         unrestricted: an engine or session maker of a role that is not subject to the policies.
 
     Raises:
@@ -119,9 +119,9 @@ class RowLevelSecurity:
 
         Tables, one by one and partitions too, without forced row-level security and a policy as
         `enable_row_security` makes it; the login role of `engine`, and each role it may take, if
-        it is a superuser, bypasses row-level security, owns a table or may truncate it; views
-        and `SECURITY DEFINER` functions that read with such a role's rights, materialised views;
-        and settings that are not empty to begin with.
+        it is a superuser, bypasses row-level security, owns a table or may truncate it; views,
+        rules and `SECURITY DEFINER` functions that act with such a role's rights, materialised
+        views; and settings that are not empty to begin with.
 
         Args:
             engine: the application's, with the role that it serves requests with.

@@ -32,6 +32,7 @@ except ImportError as error:
 from .. import counters
 from ..current import TRANSACTIONS, Transaction, current_scope
 from ..errors import ConfigurationError, DatabasePolicyError
+from ..offers import offer
 from ..protocols import RowSecurity
 from ..scope import RequestScope
 from ..tasks import is_on_trio
@@ -134,6 +135,7 @@ class Database:
         self.commit_when = commit_when
         self.expire_on_commit = expire_on_commit
         self.row_level_security = row_level_security
+        offer(sessionmaker.class_, _session_of)
         self._requests: weakref.WeakSet[RequestScope] = weakref.WeakSet()
 
     async def start(self) -> None:
@@ -392,3 +394,17 @@ def _checked(policy: Transaction) -> Transaction:
             "It is one of " + ", ".join(f"`{name}`" for name in TRANSACTIONS) + ".",
         )
     return policy
+
+
+def _session_of(scope: RequestScope) -> AsyncSession:
+    """What a container gives to whoever asks for a session: this scope's own."""
+    session: AsyncSession | None = scope.db_session
+    if session is None:
+        raise ConfigurationError(
+            "There is no database to open a session from.",
+            "Give the fence one: `Ringfence(database=Database(...))`.",
+        )
+    return session
+
+
+offer(AsyncSession, _session_of)

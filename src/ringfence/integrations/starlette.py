@@ -19,6 +19,7 @@ except ImportError as missing:
 
 from ..errors import ConfigurationError, RingfenceError
 from ..identity import Identity
+from ..offers import offer
 from . import asgi
 from ._event_socket import event_socket
 from ._event_stream import event_stream
@@ -28,6 +29,7 @@ from .problems import Problem, problem_within
 
 if TYPE_CHECKING:
     from ..protocols import Recipes
+    from ..scope import RequestScope
 
 __all__ = [
     "AuthenticatedUser",
@@ -167,6 +169,37 @@ def _can_deny(websocket: WebSocket) -> bool:
 def _response(problem: Problem, request_id: str | None) -> Response:
     return Response(problem.body(request_id), problem.status, problem.headers(request_id))
 
+
+def _request_of(scope: RequestScope) -> Request:
+    made: Request = _made_once(scope, "http", Request)
+    return made
+
+
+def _connection_of(scope: RequestScope) -> HTTPConnection:
+    made: HTTPConnection = _made_once(scope, "http websocket", HTTPConnection)
+    return made
+
+
+def _websocket_of(scope: RequestScope) -> WebSocket:
+    made: WebSocket = _made_once(scope, "websocket", WebSocket)
+    return made
+
+
+def _made_once(scope: RequestScope, kind: str, make: Any) -> Any:
+    """One object for a whole request. It is not the handler's own, which Starlette makes later."""
+    found = asgi.conversation_of(scope, kind)
+    if make not in found.objects:
+        ends: Any = () if make is HTTPConnection else (found.exchange.receive, found.send)
+        found.objects[make] = make(found.scope, *ends)
+    made = found.objects[make]
+    if make is WebSocket and found.exchange.is_started:  # the handler has accepted it
+        made.client_state = made.application_state = WebSocketState.CONNECTED
+    return made
+
+
+offer(Request, _request_of)
+offer(HTTPConnection, _connection_of)
+offer(WebSocket, _websocket_of)
 
 exception_handlers: dict[Any, Any] = {RingfenceError: answer_error}
 """For `Starlette(exception_handlers={**exception_handlers, ...})`."""

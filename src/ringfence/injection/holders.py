@@ -1,0 +1,363 @@
+"""Holders: where the objects of one lifetime are kept, made and finalised."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Self
+
+from .. import isolation
+from ..errors import ConfigurationError
+from ..finalisers import EnteringStopped, Finalisers
+from ..isolation import Claimant
+from ..scope import _Extras
+from ..state import OPEN, _get
+from ..tasks import Job, is_cancellation, wait_out
+from .pending import MISSING, Pending, making
+
+if TYPE_CHECKING:
+    from ..scope import RequestScope
+    from .plans import Plan
+    from .users import UserHolder, Users
+
+__all__ = ["AppHolder", "Holder", "ScopeHolder", "close"]
+
+_adopt = isolation.registry.adopt
+_disown = isolation.registry.disown
+_claims = isolation.registry._entries
+
+
+class Holder(Claimant):
+    """
+    The objects of one lifetime, and whoever owns them in the registry.
+
+    Attributes:
+        made: what is there.
+        pending: what is being made.
+        owners: of what has clean-up, the manager or handle by which it is finalised early.
+    """
+
+    made: dict[Plan, Any]
+    pending: dict[Plan, Pending] | None = None
+    owners: dict[Plan, Any] | None = None
+    scope: Any = None  # whose they are, if they are one scope's
+    app: AppHolder
+
+    def __call__(self) -> Self:
+        """Itself: what the registry asks of the reference it keeps."""
+        return self
+
+    # --- what each lifetime does its own way --------------------------------------------------
+
+    def require_open(self) -> None:
+        """Refuse to make anything where it would not be finalised any more."""
+        raise NotImplementedError
+
+    def is_here(self) -> bool:
+        """Whether the context that is current is the one in which its objects are made."""
+        return False
+
+    def own_context(self) -> Context:
+        """A new context in which its objects are made and finalised."""
+        raise NotImplementedError
+
+    def clean_up(self) -> Finalisers:
+        """Its clean-up."""
+        raise NotImplementedError
+
+    def ending(self) -> BaseException | None:
+        """How the lifetime ended, for managers that care."""
+        return None
+
+    def keep(self, plan: Plan, value: Any) -> Any:
+        """Have an object from now on; if there is one already, that."""
+        return self.made.setdefault(plan, value)
+
+    def disown(self) -> None:
+        """Give up in the registry what it owns."""
+        for value in self.made.values():
+            _disown(value, self)
+
+    # --- making -------------------------------------------------------------------------------
+
+    def call_now(self, call: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Call a factory in this lifetime's context."""
+        if self.is_here():
+            return call(*args, **kwargs)
+        return self.own_context().run(call, *args, **kwargs)
+
+    async def call(
+        self, call: Callable[..., Awaitable[Any]], args: list[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call and await a factory in this lifetime's context."""
+        if self.is_here():
+            return await call(*args, **kwargs)
+        result: list[Any] = []
+
+        async def work() -> None:
+            result.append(await call(*args, **kwargs))
+
+        await _run_elsewhere(work, self.own_context())
+        return result[0]
+
+    def enter_now(self, plan: Plan, manager: Any) -> Any:
+        """Enter a manager that awaits nothing; both its halves run in one context."""
+        finalisers, context = self.clean_up(), self.own_context()
+        value = context.run(type(manager).__enter__, manager)
+
+        def leave() -> None:
+            self.forget(plan)
+            exc = self.ending()
+            details = (None, None, None) if exc is None else (type(exc), exc, exc.__traceback__)
+            context.run(type(manager).__exit__, manager, *details)
+
+        self._owned_by(plan, finalisers.add(leave, plan.name))
+        return value
+
+    async def enter(self, plan: Plan, manager: Any) -> Any:
+        """Enter a manager in a task that will also leave it."""
+        kept = _Forgetting(manager, self, plan)
+        try:
+            value = await self.clean_up().enter(kept, plan.name)
+        except EnteringStopped:
+            self.require_open()
+            raise
+        self.require_open()
+        self._owned_by(plan, kept)
+        return value
+
+    def _owned_by(self, plan: Plan, owner: object) -> None:
+        if not plan.is_kept:
+            return
+        if self.owners is None:
+            self.owners = {}
+        self.owners[plan] = owner
+
+    def forget(self, plan: Plan) -> None:
+        """Have an object no more: it is about to be finalised."""
+        if plan.is_kept:
+            _disown(self.made.pop(plan, None), self)
+        if self.owners is not None:
+            self.owners.pop(plan, None)
+
+
+class _Forgetting:
+    """A manager whose object nobody is given any more once it is being left."""
+
+    def __init__(self, manager: Any, holder: Holder, plan: Plan) -> None:
+        self.manager, self.holder, self.plan = manager, holder, plan
+
+    async def __aenter__(self) -> Any:
+        return await type(self.manager).__aenter__(self.manager)
+
+    async def __aexit__(self, *details: Any) -> Any:
+        self.holder.forget(self.plan)
+        return await type(self.manager).__aexit__(self.manager, *details)
+
+
+async def _run_elsewhere(work: Callable[[], Any], context: Context) -> None:
+    """Run in a task of its own, which ends with whoever waits for it."""
+    job = Job(work, "ringfence factory", context)
+    try:
+        await job.done.wait()
+    except BaseException:
+        job.cancel()
+        await wait_out(job.done, None)
+        raise
+    if is_cancellation(job.error):
+        raise RuntimeError("a factory was cancelled from within") from job.error
+    if job.error is not None:
+        raise job.error
+
+
+class ScopeHolder(_Extras, Holder):
+    """
+    The objects of one scope. Lives as long as it, and is found by it alone.
+
+    A scope that has no other extras has this for them: one object less to make.
+    """
+
+    scope: RequestScope
+    user: UserHolder | None = None
+
+    def __init__(self, scope: RequestScope, app: AppHolder) -> None:
+        self.children = {}
+        self.scope = scope
+        self.app = app
+        self.made = {}
+
+    def is_let_go(self) -> bool:
+        """See `_Extras`."""
+        if (
+            self.finalisers is not None
+            or self.children
+            or self.claimant is not None
+            or self.timeout_block is not None
+        ):
+            return False
+        for value in self.made.values():
+            entry = _claims.get(id(value))
+            if entry is not None and entry[1] is self:
+                del _claims[id(value)]
+        self.held = self.scope._extras = None
+        return True
+
+    def remains(self) -> _Extras:
+        """See `_Extras`."""
+        kept = _Extras()
+        kept.__dict__.update(self.__dict__)
+        for name in ("scope", "app", "made", "pending", "owners", "user", "held", "connection"):
+            kept.__dict__.pop(name, None)
+        self.held = None
+        return kept
+
+    @property
+    def request_id(self) -> str:  # type: ignore[override]
+        """Of the root: it owns what is made anywhere in its tree."""
+        return self.scope.root.request_id
+
+    def require_open(self) -> None:
+        """See `Holder`."""
+        if self.scope._state is not OPEN:
+            raise self.scope._closed_error()
+
+    def is_here(self) -> bool:
+        """See `Holder`."""
+        return _get() is self.scope
+
+    def own_context(self) -> Context:
+        """See `Holder`."""
+        return self.scope._own_context()
+
+    def clean_up(self) -> Finalisers:
+        """See `Holder`."""
+        return self.scope._finalisers()
+
+    def ending(self) -> BaseException | None:
+        """See `Holder`."""
+        return self.scope._more().exc
+
+    def keep(self, plan: Plan, value: Any) -> Any:
+        """See `Holder`; it belongs to the scope's request tree."""
+        if type(value) is not plan.kind:
+            plan.learn(type(value))
+        if plan.is_ownable:
+            entry = _claims.setdefault(id(value), (value, self))
+            if entry[1] is not self:
+                _adopt(value, self)
+        return self.made.setdefault(plan, value)
+
+    def admits(self, scope: RequestScope) -> bool:
+        """See `Claimant`."""
+        return scope._root is self.scope._root
+
+    def is_kin(self, other: Claimant) -> bool:
+        """See `Claimant`."""
+        if isinstance(other, ScopeHolder):
+            return other.scope._root is self.scope._root
+        return other is self.scope.root._more().claimant
+
+    def of_root(self) -> ScopeHolder:
+        """The holder of the root."""
+        root = self.scope._root
+        return self if root is self.scope or root is None else holder_of(root, self.app)
+
+    def of_user(self) -> UserHolder:
+        """The holder of the user whose request this is."""
+        root = self.of_root()
+        if root.user is None:
+            root.user = self.app.users.enter(root.scope)
+        return root.user
+
+
+def holder_of(scope: RequestScope, app: AppHolder) -> ScopeHolder:
+    """The holder of a scope, made when it is first asked for."""
+    extras = scope._extras
+    holder: Any = None if extras is None else extras.held
+    if holder is None:
+        if scope._state is not OPEN:
+            raise scope._closed_error()
+        holder = ScopeHolder(scope, app)
+        if extras is None:
+            scope._extras = extras = holder
+        extras.held = holder
+    found: ScopeHolder = holder
+    return found
+
+
+class AppHolder(Holder):
+    """
+    The objects of the application. Lives as long as its container, empty while that is closed.
+
+    They are made in a context in which no scope is open: what one request's user is, they must
+    not see.
+    """
+
+    users: Users
+
+    def __init__(self, limit: float) -> None:
+        super().__init__("the application")
+        self.app = self
+        self.made = {}
+        self.is_open = False
+        self.limit = limit
+        self._finalisers = Finalisers(limit, self.own_context)
+
+    def require_open(self) -> None:
+        """See `Holder`; only what has clean-up needs somebody to close it."""
+
+    def own_context(self) -> Context:
+        """See `Holder`."""
+        return apart()
+
+    def clean_up(self) -> Finalisers:
+        """See `Holder`."""
+        if not self.is_open:
+            raise not_open()
+        return self._finalisers
+
+    def keep(self, plan: Any, value: Any) -> Any:
+        """See `Holder`."""
+        plan.value = self.made.setdefault(plan, value)
+        return plan.value
+
+    def forget(self, plan: Any) -> None:
+        """See `Holder`."""
+        super().forget(plan)
+        plan.value = MISSING
+
+    def open(self, limit: float) -> None:
+        """Somebody will close it: what has clean-up may be made."""
+        self.limit = limit
+        self._finalisers = Finalisers(limit, self.own_context)
+        self.is_open = True
+
+    async def aclose(self) -> list[BaseException]:
+        """Finalise everything; what went wrong."""
+        self.is_open = False
+        failed = await close(self._finalisers)
+        for plan in list(self.made):
+            self.forget(plan)
+        return failed
+
+
+def apart() -> Context:
+    """A context in which no scope is open, that knows what is being made."""
+    context = Context()
+    context.run(making.set, making.get())
+    return context
+
+
+def not_open() -> ConfigurationError:
+    """The error for an object with clean-up in an application that nobody will close."""
+    return ConfigurationError(
+        "The fence is not open: nobody would finalise what outlives this request.",
+        "Give the application `lifespan=fence.lifespan`, or use `async with fence:`.",
+    )
+
+
+async def close(finalisers: Finalisers) -> list[BaseException]:
+    """Run finalisers; what went wrong, a cancellation that arrived meanwhile last."""
+    cancelled = await finalisers.run(None)
+    failed = [report.error for report in finalisers.report if report.error is not None]
+    return failed if cancelled is None else [*failed, cancelled]

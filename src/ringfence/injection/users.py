@@ -1,0 +1,230 @@
+"""Users: what is kept for each user across requests, how much of it, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from .. import counters, isolation
+from ..errors import ContextClosedError
+from ..finalisers import Finalisers
+from ..identity import Identity
+from ..isolation import Claimant
+from ..state import CLOSED, OPEN, State
+from ..tasks import Job, is_on_trio, wait_out
+from .holders import AppHolder, Holder, apart, close, not_open
+
+if TYPE_CHECKING:
+    from ..scope import RequestScope
+    from .plans import Plan
+
+__all__ = ["UserHolder", "Users"]
+
+logger = logging.getLogger("ringfence.injection")
+
+Key = tuple[str, str | None]
+
+
+class UserHolder(Holder):
+    """
+    The objects of one user of one tenant.
+
+    Lives across requests: until it was idle for too long, makes room for others, or the
+    application stops. While a request of the user has it, it stays. Its objects are made in a
+    context in which no scope is open: they belong to no request.
+    """
+
+    def __init__(self, key: Key, request_id: str, app: AppHolder) -> None:
+        super().__init__(request_id)  # of the request that it was made in: messages name no user
+        self.key = key
+        self.app = app
+        self.made = {}
+        self.requests: set[RequestScope] = set()
+        self.idle_since = 0.0
+        self._state: State = OPEN
+        self._finalisers = Finalisers(app.limit, self.own_context)
+
+    @property
+    def has_clean_up(self) -> bool:
+        """Whether closing it may have something to await."""
+        return bool(self._finalisers.entries)
+
+    @property
+    def identity(self) -> Identity:
+        """Who it is, without what changes from request to request."""
+        return Identity(*self.key)
+
+    def of_user(self) -> UserHolder:
+        """Itself."""
+        return self
+
+    def require_open(self) -> None:
+        """See `Holder`."""
+        if self._state is CLOSED:
+            raise self._closed_error()
+
+    def own_context(self) -> Context:
+        """See `Holder`."""
+        return apart()
+
+    def clean_up(self) -> Finalisers:
+        """See `Holder`."""
+        if not self.app.is_open:
+            raise not_open()
+        return self._finalisers
+
+    def keep(self, plan: Plan, value: Any) -> Any:
+        """See `Holder`; it belongs to this user's requests, and to no other's."""
+        if type(value) is not plan.kind:
+            plan.learn(type(value))
+        if plan.is_ownable:
+            isolation.registry.adopt(value, self)
+            isolation.stamp(value, self)
+        return self.made.setdefault(plan, value)
+
+    def admits(self, scope: RequestScope) -> bool:
+        """See `Claimant`."""
+        return self._state is OPEN and scope.has_user and _key_of(scope) == self.key
+
+    def is_kin(self, other: Claimant) -> bool:
+        """See `Claimant`."""
+        return any(root._more().claimant is other for root in self.requests)
+
+    def _closed_error(self) -> ContextClosedError:
+        return ContextClosedError(
+            f"What was kept for the user of request `{self.request_id}` has been closed.",
+            "Ask the scope for it in each request: it stays as long as a request has it.",
+            request_id=self.request_id,
+        )
+
+    async def aclose(self) -> list[BaseException]:
+        """Finalise everything; what went wrong."""
+        failed = await close(self._finalisers)
+        self._state = CLOSED
+        self.disown()
+        self.made.clear()
+        self.owners = None
+        return failed
+
+
+class Users:
+    """
+    What is kept for each user. Lives as long as its container.
+
+    Args:
+        app: what lives longer.
+        limit: how many users at most, but for those whose requests are open.
+        idle: seconds without a request after which a user's objects are closed.
+    """
+
+    def __init__(self, app: AppHolder, limit: int, idle: float) -> None:
+        self.app = app
+        self.limit = limit
+        self.idle = idle
+        self.holders: OrderedDict[Key, UserHolder] = OrderedDict()
+        self._closing: list[Job] = []
+        self._failed: list[BaseException] = []
+        self._sweeper: Job | None = None
+        self._stop: anyio.Event | None = None
+
+    # --- who is here --------------------------------------------------------------------------
+
+    def enter(self, root: RequestScope) -> UserHolder:
+        """
+        The objects of the user whose request this root is, kept while it is open.
+
+        Raises:
+            NoContextError: it belongs to nobody.
+        """
+        key = _key_of(root)
+        holder = self.holders.get(key)
+        if holder is None:
+            holder = self.holders[key] = UserHolder(key, root.request_id, self.app)
+        holder.requests.add(root)
+        root._finalisers().add(lambda: self._leave(holder, root), "what is kept for the user")
+        self.sweep()
+        return holder
+
+    def _leave(self, holder: UserHolder, root: RequestScope) -> None:
+        holder.requests.discard(root)
+        holder.idle_since = time.monotonic()
+        if self.holders.get(holder.key) is holder:
+            self.holders.move_to_end(holder.key)
+        self.sweep()
+
+    # --- who has to go ------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Close what was idle for too long, and what is too much, least recently used first."""
+        before = time.monotonic() - self.idle
+        for key, holder in list(self.holders.items()):
+            if holder.requests or (holder.has_clean_up and not _has_loop()):
+                continue
+            if len(self.holders) <= self.limit and holder.idle_since > before:
+                break  # the rest was used later
+            del self.holders[key]
+            self._close(holder)
+
+    def _close(self, holder: UserHolder) -> None:
+        counters.count("injection.user_closed")
+
+        async def work() -> None:
+            failed = await holder.aclose()
+            self._failed += failed
+            for error in failed:
+                logger.error("What was kept for a user was not closed well.", exc_info=error)
+
+        if holder.has_clean_up:
+            self._closing = [job for job in self._closing if not job.done.is_set()]
+            self._closing.append(Job(work, "ringfence user closer", Context()))
+        else:
+            holder._state = CLOSED
+            holder.disown()
+            holder.made.clear()
+
+    def start(self) -> None:
+        """Look from now on, now and then, who was idle for too long."""
+        self._stop = stop = anyio.Event()
+        pause = max(self.idle / 4, 0.01)
+
+        async def watch() -> None:
+            while not stop.is_set():
+                await wait_out(stop, pause)
+                self.sweep()
+
+        self._sweeper = Job(watch, "ringfence user sweeper", Context(), None, stop.set)
+
+    async def aclose(self) -> list[BaseException]:
+        """Close everybody's; what went wrong."""
+        cancelled = None
+        if self._stop is not None and self._sweeper is not None:
+            self._stop.set()
+            cancelled = await wait_out(self._sweeper.done, None)
+        self._stop = self._sweeper = None
+        for holder in self.holders.values():
+            self._close(holder)
+        self.holders.clear()
+        for job in self._closing:
+            cancelled = await wait_out(job.done, None) or cancelled
+        failed, self._failed = self._failed, []
+        return failed if cancelled is None else [*failed, cancelled]
+
+
+def _has_loop() -> bool:
+    """Whether there is somewhere to finalise: a request of `run_as` may end without."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return is_on_trio()
+    return True
+
+
+def _key_of(scope: RequestScope) -> Key:
+    context = scope.context
+    return context.user_id, context.tenant_id

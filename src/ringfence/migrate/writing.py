@@ -1,0 +1,30 @@
+"""Replacing a file's contents: at once or not at all, mode and owner kept."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+__all__ = ["replace"]
+
+SUFFIX = ".ringfence-new"
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a new file beside the old one and put it in its place; never through a link."""
+    new = path.with_name(path.name + SUFFIX)
+    new.unlink(missing_ok=True)  # of a run that was killed
+    before = path.lstat()
+    try:
+        with new.open("xb") as file:
+            os.fchmod(file.fileno(), before.st_mode & 0o7777)
+            with contextlib.suppress(PermissionError, AttributeError):
+                os.fchown(file.fileno(), before.st_uid, before.st_gid)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise

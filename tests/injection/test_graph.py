@@ -1,0 +1,82 @@
+"""The graph of a container is a plain value."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Generic, Protocol, TypeVar
+
+import attrs
+
+from ringfence import UserExecutionContext
+from ringfence.injection import Container, Edge, Lifetime, Node
+
+T = TypeVar("T")
+
+
+class Address:
+    pass
+
+
+class Pool:
+    pass
+
+
+class Repository:
+    def __init__(self, pool: Pool, ctx: UserExecutionContext) -> None: ...
+
+
+class Reading(Protocol):
+    def read(self) -> str: ...
+
+
+class Store(Generic[T]):
+    def __init__(self, kind: type[T]) -> None: ...
+
+
+async def connect(address: Address) -> AsyncIterator[Pool]:
+    raise NotImplementedError
+    yield
+
+
+def test_its_nodes_and_edges() -> None:
+    container = Container()
+    container.provide(Repository)
+    container.provide(connect, lifetime=Lifetime.APP)
+    container.provide(value=Address())
+    container.alias(Reading, Repository)
+    container.provide(Store)
+    graph = container.graph()
+    assert [attrs.evolve(node, place="") for node in graph.nodes] == [
+        Node("Repository", "Repository", "request", "call", ""),
+        Node("Pool", "Pool", "app", "async manager", ""),
+        Node("Address", "Address", "app", "value", ""),
+        Node("UserExecutionContext", "UserExecutionContext", "offered", "offered", ""),
+        Node("Reading", "Reading", "request", "alias", ""),
+        Node("Store", "Store", "request", "call", ""),
+    ]
+    assert set(graph.edges) == {
+        Edge("Repository", "Pool"),
+        Edge("Pool", "Address"),
+        Edge("Repository", "UserExecutionContext"),
+        Edge("Reading", "Repository"),
+    }
+    places = {node.name: node.place for node in graph.nodes}
+    assert places["UserExecutionContext"] == ""
+    line = connect.__code__.co_firstlineno
+    assert places["Pool"].endswith(f"test_graph.py:{line}")
+    assert places["Repository"] != places["Address"]
+
+
+def test_several_of_a_type_are_told_apart() -> None:
+    container = Container()
+
+    class Choir:
+        def __init__(self, pools: list[Pool]) -> None: ...
+
+    container.provide(Pool)
+    container.provide(lambda: Pool(), gives=Pool)
+    container.provide(Choir)
+    graph = container.graph()
+    assert [node.id for node in graph.nodes] == ["Pool", "Pool#2", "Choir", "list[Pool]"]
+    assert Edge("list[Pool]", "Pool#2") in graph.edges
+    assert Edge("Choir", "list[Pool]") in graph.edges

@@ -1,0 +1,201 @@
+"""What integrations offer: the scope's own session, and the connection that it answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("starlette")
+pytest.importorskip("aiosqlite")
+
+import anyio
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocket
+
+from ringfence import (
+    CaptiveProviderError,
+    ConfigurationError,
+    ContextClosedError,
+    Identity,
+    ProviderError,
+    Ringfence,
+    SessionIsolationError,
+    child_context,
+    current_context,
+    current_scope,
+)
+from ringfence.injection import Container, Injected, Lifetime, inject
+from ringfence.integrations.sqlalchemy import Database
+from ringfence.integrations.starlette import UserContextMiddleware
+
+
+class Repository:
+    def __init__(self, session: AsyncSession) -> None:
+        self.session = session
+
+
+class OfOperation(Repository):
+    pass
+
+
+# --- sessions ---------------------------------------------------------------------------------
+
+
+class Special(AsyncSession):
+    pass
+
+
+@pytest.fixture(params=["asyncio"])
+def anyio_backend(request: pytest.FixtureRequest) -> object:
+    return request.param
+
+
+@pytest.fixture
+async def fence() -> AsyncIterator[Ringfence]:
+    container = Container()
+    container.provide(Repository)
+    container.provide(OfOperation, lifetime=Lifetime.OPERATION)
+    engine = create_async_engine("sqlite+aiosqlite://")
+    database = Database(async_sessionmaker(engine, class_=Special))
+    async with Ringfence(services=container, database=database) as fence:
+        yield fence
+    await engine.dispose()
+
+
+async def test_a_session_is_that_of_where_the_object_lives(fence: Ringfence) -> None:
+    @inject
+    async def session_here(session: Injected[AsyncSession]) -> AsyncSession:
+        return session
+
+    async with fence.user_context("alice-1") as root:
+        async with child_context("tool") as child:
+            assert (await current_scope().get(Repository)).session is root.db_session
+            assert (await current_scope().get(OfOperation)).session is child.db_session
+            assert await session_here() is child.db_session
+            assert child.db_session is not root.db_session
+        assert await current_scope().get(Special) is root.db_session
+
+
+async def test_what_outlives_the_request_may_not_hold_a_session() -> None:
+    container = Container()
+    container.provide(Repository, lifetime=Lifetime.APP)
+    with pytest.raises(CaptiveProviderError, match="would hold a `AsyncSession`"):
+        container.check()
+
+
+async def test_a_session_that_is_smuggled_out_is_refused_at_use(fence: Ringfence) -> None:
+    kept: list[AsyncSession] = []
+    async with fence.user_context("alice-1"):
+        kept.append((await current_scope().get(Repository)).session)
+        async with fence.user_context("bob-22"):
+            with pytest.raises(SessionIsolationError):
+                await kept[0].execute(text("select 1"))
+    async with fence.user_context("bob-22"):
+        with pytest.raises(ContextClosedError):
+            await kept[0].execute(text("select 1"))
+
+
+async def test_without_a_database_there_is_no_session() -> None:
+    container = Container()
+    container.provide(Repository)
+    async with Ringfence(services=container).user_context("alice-1"):
+        with pytest.raises(ConfigurationError, match="no database"):
+            await current_scope().get(Repository)
+
+
+# --- connections ------------------------------------------------------------------------------
+
+
+class Agent:
+    def __init__(self, request: Request) -> None:
+        self.request = request
+
+
+def identify(connection: HTTPConnection) -> Identity:
+    return Identity(connection.headers["x-user"])
+
+
+def _client(*routes: Any) -> TestClient:
+    container = Container()
+    container.provide(Agent)
+    fence = Ringfence(services=container)
+    app = Starlette(
+        routes=list(routes),
+        middleware=[Middleware(UserContextMiddleware, fence=fence, identify=identify)],
+        lifespan=fence.lifespan,
+    )
+    return TestClient(app, headers={"x-user": "alice-1"})
+
+
+def test_the_request_that_is_answered() -> None:
+    @inject
+    async def described(agent: Injected[Agent], connection: Injected[HTTPConnection]) -> str:
+        again = await current_scope().get(Agent)
+        async with child_context("tool"):
+            assert await current_scope().get(Request) is agent.request
+        same = again.request is agent.request
+        return f"{same} {agent.request.path_params} {connection.url.path} {await body(agent)}"
+
+    async def body(agent: Agent) -> str:
+        return (await agent.request.body()).decode()
+
+    async def route(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(await described())
+
+    with _client(Route("/items/{id}", route, methods=["POST"])) as client:
+        answer = client.post("/items/7", content="hello")
+    assert answer.text == "True {'id': '7'} /items/7 hello"
+
+
+def test_the_websocket_that_is_served() -> None:
+    @inject
+    async def greet(websocket: Injected[WebSocket]) -> None:
+        await websocket.send_text(f"hello {current_context().user_id}")
+
+    async def serve(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await greet()
+        with pytest.raises(ProviderError, match="answers no `http` connection"):
+            await current_scope().get(Request)
+        await websocket.close()
+
+    with _client(WebSocketRoute("/ws", serve)) as client, client.websocket_connect("/ws") as ws:
+        assert ws.receive_text() == "hello alice-1"
+
+
+async def test_a_scope_of_ones_own_answers_nothing() -> None:
+    container = Container()
+    container.provide(Agent)
+    async with Ringfence(services=container).user_context("alice-1"):
+        with pytest.raises(ProviderError, match="answers no `http` connection"):
+            await current_scope().get(Agent)
+
+
+async def test_an_ended_request_keeps_no_connection() -> None:
+    kept: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        kept.append(current_scope())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def receive() -> Any:
+        await anyio.sleep_forever()
+
+    async def send(message: Any) -> None: ...
+
+    fence = Ringfence(services=Container())
+    headers = [(b"x-user", b"alice-1")]
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
+    await UserContextMiddleware(app, fence=fence, identify=identify)(scope, receive, send)
+    assert kept[0].state == "closed"
+    assert kept[0]._extras.connection is None

@@ -1,0 +1,285 @@
+"""What is kept for a user reaches nobody else, stays while it is used, and goes in time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import anyio
+import pytest
+
+from ringfence import (
+    ContextClosedError,
+    Identity,
+    NoContextError,
+    OwnershipError,
+    Ringfence,
+    ScopeCloseError,
+    child_context,
+    counters,
+    current_scope,
+    owned,
+    run_as,
+)
+from ringfence.injection import Container, Lifetime
+from ringfence.isolation import registry
+
+
+class Memory:
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+
+
+class Journal:
+    """Which memories were opened and closed, in order."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    async def memory(self, identity: Identity) -> AsyncIterator[Memory]:
+        yield Memory(identity)
+        await anyio.sleep(0)
+        self.lines.append(identity.user_id)
+
+    def container(self, **options: float) -> Container:
+        container = Container(**options)  # type: ignore[arg-type]
+        container.provide(self.memory, lifetime=Lifetime.USER)
+        return container
+
+
+async def _memory_of(fence: Ringfence, user: str, tenant: str | None = None) -> Memory:
+    async with fence.user_context(user, tenant_id=tenant):
+        return await current_scope().get(Memory)
+
+
+async def _until(lines: list[str], wanted: list[str]) -> None:
+    with anyio.fail_after(5):
+        while lines != wanted:  # noqa: ASYNC110 - nobody would set an event
+            await anyio.sleep(0.005)
+
+
+async def test_it_is_kept_across_the_requests_of_one_user_of_one_tenant() -> None:
+    journal = Journal()
+    async with Ringfence(services=journal.container()) as fence:
+        first = await _memory_of(fence, "alice-1", "acme")
+        assert await _memory_of(fence, "alice-1", "acme") is first
+        assert first.identity == Identity("alice-1", "acme")
+        for user, tenant in [("alice-1", "other"), ("alice-1", None), ("bob-22", "acme")]:
+            other = await _memory_of(fence, user, tenant)
+            assert other is not first
+            assert other.identity == Identity(user, tenant)
+        assert journal.lines == []
+    assert sorted(journal.lines) == ["alice-1"] * 3 + ["bob-22"]
+
+
+async def test_children_share_it() -> None:
+    async with Ringfence(services=Journal().container()) as fence:
+        async with fence.user_context("alice-1"):
+            async with child_context("tool"):
+                memory = await current_scope().get(Memory)
+            assert await current_scope().get(Memory) is memory
+
+
+async def test_nobody_has_none() -> None:
+    async with Ringfence(services=Journal().container()) as fence, fence.nobody() as scope:
+        with pytest.raises(NoContextError):
+            await scope.get(Memory)
+
+
+async def test_a_plain_one_that_reaches_another_user_is_reported() -> None:
+    async with Ringfence(services=Journal().container()) as fence:
+        memory = await _memory_of(fence, "alice-1")
+        async with fence.user_context("alice-1"):
+            assert current_scope().check(memory) is memory
+            assert current_scope().own(memory) is memory
+        async with fence.user_context("alice-1", tenant_id="acme"):
+            with pytest.raises(OwnershipError):
+                current_scope().check(memory)
+        async with fence.user_context("bob-22"):
+            with pytest.raises(OwnershipError) as caught:
+                current_scope().check(memory)
+            assert "alice-1" not in str(caught.value)
+        async with fence.nobody() as scope:
+            with pytest.raises(OwnershipError):
+                scope.check(memory)
+
+
+@owned
+class Diary:
+    def __init__(self) -> None:
+        self.pages: list[str] = []
+
+
+async def test_an_owned_one_that_reaches_another_user_is_refused_at_use() -> None:
+    container = Container()
+    container.provide(Diary, lifetime=Lifetime.USER)
+    async with Ringfence(services=container) as fence:
+        async with fence.user_context("alice-1"):
+            diary = await current_scope().get(Diary)
+            diary.pages.append("one")
+        async with fence.user_context("alice-1"):
+            assert diary.pages == ["one"]
+            assert await current_scope().get(Diary) is diary
+        async with fence.user_context("bob-22"):
+            with pytest.raises(OwnershipError):
+                diary.pages.append("two")
+        with pytest.raises(NoContextError):
+            diary.pages.append("three")
+    async with fence.user_context("alice-1"):
+        with pytest.raises(ContextClosedError, match="has been closed"):
+            diary.pages.append("four")
+
+
+async def test_it_may_be_in_a_contexts_data_of_its_user_only() -> None:
+    async with Ringfence(services=Journal().container()) as fence:
+        async with fence.user_context("alice-1") as ctx:
+            ctx.agent_context["memory"] = memory = await current_scope().get(Memory)
+            assert ctx.verify_isolation()
+        async with fence.user_context("bob-22") as ctx:
+            ctx.agent_context["memory"] = memory
+            with pytest.raises(Exception, match="belongs to request"):
+                ctx.verify_isolation()
+
+
+async def test_a_factory_that_gives_two_users_one_object_is_refused() -> None:
+    container = Container()
+    shared = Memory(Identity("x-1"))
+    container.provide(lambda: shared, gives=Memory, lifetime=Lifetime.USER)
+    async with Ringfence(services=container) as fence:
+        await _memory_of(fence, "alice-1")
+        with pytest.raises(OwnershipError):
+            await _memory_of(fence, "bob-22")
+
+
+# --- how many, and for how long ---------------------------------------------------------------
+
+
+async def test_the_least_recently_used_goes_first() -> None:
+    journal = Journal()
+    async with Ringfence(services=journal.container(max_users=2)) as fence:
+        alice = await _memory_of(fence, "alice-1")
+        await _memory_of(fence, "bob-22")
+        assert await _memory_of(fence, "alice-1") is alice
+        await _memory_of(fence, "carol-3")
+        await _until(journal.lines, ["bob-22"])
+        assert await _memory_of(fence, "alice-1") is alice
+        await _memory_of(fence, "bob-22")
+        await _until(journal.lines, ["bob-22", "carol-3"])
+        assert counters.value("injection.user_closed") == 2
+
+
+async def test_who_is_at_work_is_not_put_out() -> None:
+    journal = Journal()
+    async with Ringfence(services=journal.container(max_users=1, user_idle=0.01)) as fence:
+        async with fence.user_context("alice-1"):
+            alice = await current_scope().get(Memory)
+            await _memory_of(fence, "bob-22")
+            await _until(journal.lines, ["bob-22"])
+            await anyio.sleep(0.05)
+            async with fence.user_context("alice-1"):
+                assert await current_scope().get(Memory) is alice
+        assert journal.lines == ["bob-22"]
+
+
+async def test_who_was_idle_for_too_long_goes_without_anybodys_asking() -> None:
+    journal = Journal()
+    async with Ringfence(services=journal.container(user_idle=0.02)) as fence:
+        alice = await _memory_of(fence, "alice-1")
+        await _until(journal.lines, ["alice-1"])
+        assert len(registry) == 0
+        assert await _memory_of(fence, "alice-1") is not alice
+
+
+async def test_who_was_idle_goes_although_another_is_at_work() -> None:
+    journal = Journal()
+    async with Ringfence(services=journal.container(user_idle=0.02)) as fence:
+        async with fence.user_context("bob-22"):
+            await current_scope().get(Memory)
+            await _memory_of(fence, "alice-1")
+            await _until(journal.lines, ["alice-1"])
+
+
+async def test_one_user_at_once_gets_one() -> None:
+    async with Ringfence(services=Journal().container()) as fence:
+        got: list[Memory] = []
+
+        async def serve() -> None:
+            got.append(await _memory_of(fence, "alice-1"))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(serve)
+        assert got == got[:1] * 4
+
+
+async def test_a_failure_to_close_is_told_and_raised_at_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken:
+        pass
+
+    async def broken(identity: Identity) -> AsyncIterator[Broken]:
+        yield Broken()
+        raise OSError("gone")
+
+    container = Container(max_users=0)
+    container.provide(broken, lifetime=Lifetime.USER)
+    with pytest.raises(ScopeCloseError) as caught:
+        async with Ringfence(services=container) as fence, fence.user_context("alice-1"):
+            await current_scope().get(Broken)
+    assert [str(error) for error in caught.value.exceptions] == ["gone"]
+    assert "closed well" in caplog.text
+    assert "alice-1" not in caplog.text
+
+
+async def test_what_depends_on_it_is_finalised_before_it_may_go() -> None:
+    ran: list[str] = []
+
+    class Tool:
+        def __init__(self, memory: Memory) -> None: ...
+
+    async def tool(memory: Memory) -> AsyncIterator[Tool]:
+        yield Tool(memory)
+        await anyio.sleep(0.01)
+        ran.append("tool")
+
+    journal = Journal()
+    journal.lines = ran
+    container = journal.container(max_users=0)
+    container.provide(tool)
+    async with Ringfence(services=container) as fence, fence.user_context("alice-1"):
+        await current_scope().get(Tool)
+    assert ran == ["tool", "alice-1"]
+
+
+async def test_leaving_waits_for_those_who_are_being_closed() -> None:
+    closed: list[str] = []
+
+    async def memory(identity: Identity) -> AsyncIterator[Memory]:
+        yield Memory(identity)
+        await anyio.sleep(0.03)
+        closed.append(identity.user_id)
+
+    container = Container(max_users=0)
+    container.provide(memory, lifetime=Lifetime.USER)
+    async with Ringfence(services=container) as fence:
+        async with task_group_of(fence, ["alice-1", "bob-22"]):
+            pass
+    assert sorted(closed) == ["alice-1", "bob-22"]
+
+
+@contextlib.asynccontextmanager
+async def task_group_of(fence: Ringfence, users: list[str]) -> AsyncIterator[None]:
+    async with anyio.create_task_group() as tasks:
+        for user in users:
+            tasks.start_soon(_memory_of, fence, user)
+        yield
+
+
+def test_a_request_without_an_event_loop_closes_nothing_that_needs_one() -> None:
+    container = Container(max_users=0)
+    container.provide(Memory, lifetime=Lifetime.USER)
+    fence = Ringfence(services=container)
+    memory = run_as("alice-1", lambda: current_scope().get_now(Memory), fence=fence)
+    assert memory.identity.user_id == "alice-1"
+    assert len(registry) == 0
