@@ -192,7 +192,7 @@ def test_what_a_program_prints_is_told_by_block(tmp_path: Path) -> None:
 # --- what cannot be run is looked up ----------------------------------------------------------
 
 SERVERS = ("uvicorn", "hypercorn", "granian")
-OTHER_COMMANDS = ("curl", "kill", "pytest", "python", "ringfence")
+OTHER_COMMANDS = ("curl", "kill", "make", "pytest", "python", "ringfence")
 
 
 def _command_lines() -> list[list[str]]:
@@ -225,6 +225,8 @@ def test_command_lines_name_what_there_is() -> None:
         if command == "ringfence":
             known = {option for param in OWN_COMMANDS[words[0]].params for option in param.opts}
             assert {word for word in words if word.startswith("--")} <= known
+        if command == "make":
+            assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.M)
         if command == "pip":
             assert set(_extras_in(words)) <= set(_project()["optional-dependencies"])
     assert {*SERVERS, "pip"} <= {line[0] for line in lines}
