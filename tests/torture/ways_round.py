@@ -112,11 +112,11 @@ WAYS = (
     ),
     _way(
         "an operator of somebody's own",
-        "CREATE FUNCTION rls.always(varchar, text) RETURNS bool LANGUAGE sql AS 'SELECT true'",
-        "CREATE OPERATOR rls.= (LEFTARG = varchar, RIGHTARG = text, FUNCTION = rls.always)",
-        "SET LOCAL search_path = rls",
+        "CREATE FUNCTION public.always(varchar, text) RETURNS bool LANGUAGE sql AS 'SELECT true'",
+        "CREATE OPERATOR public.= (LEFTARG = varchar, RIGHTARG = text, FUNCTION = public.always)",
         enable_row_security("note", schema="rls"),
         attack=NOTES,
+        undo=("DROP FUNCTION public.always CASCADE",),
     ),
     _way(
         "a check of another column",

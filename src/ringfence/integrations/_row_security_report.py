@@ -93,7 +93,7 @@ judged as (
              or n.nspname || '.' || c.relname = any(cast(:exempt as text[])))
 )"""
 
-# Its operator may be somebody's own, of the same name: only those of PostgreSQL's own leave no trace.
+# Its operator may be somebody's own, of the same name: PostgreSQL's own leave no dependency.
 _TABLES = f"""
 with recursive {_JUDGED}
 select oid::regclass::text, relrowsecurity, relforcerowsecurity,
