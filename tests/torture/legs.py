@@ -13,7 +13,7 @@ from .report import Report
 
 @attrs.frozen
 class Leg:
-    """`run(report)` of the module does the work; one that `has_parts` can be asked for `--only` one."""
+    """`run(report)` of the module does the work; of one that `has_parts`, `--only` runs one."""
 
     name: str
     about: str

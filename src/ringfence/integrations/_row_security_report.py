@@ -164,8 +164,8 @@ select rolname, is_own, case
     then 'may make itself a member of any role (CREATEROLE)'
     when rolname in ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program')
     then 'has the files of the server'
-    when has_table_privilege(oid, 'pg_statistic', 'SELECT')
-      or has_table_privilege(oid, 'pg_statistic_ext_data', 'SELECT')
+    when has_table_privilege(oid, 'pg_catalog.pg_statistic', 'SELECT')
+      or has_table_privilege(oid, 'pg_catalog.pg_statistic_ext_data', 'SELECT')
     then 'may read the statistics, which quote rows (pg_read_all_data)'
   end
 from reached order by 1
