@@ -130,7 +130,8 @@ def cells() -> Iterator[tuple[str, str, Identity]]:
 class Unchecked(RowLevelSecurity):
     """Serves with any role, to see what becomes of it."""
 
-    async def start(self, engines: Any) -> None: ...
+    async def verify(self, engine: Any, *_unused: Any) -> None:
+        self._engines.add(engine.sync_engine)
 
 
 def rules(**options: Any) -> RowLevelSecurity:

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session
 
 from ringfence import (
     ConfigurationError,
@@ -587,6 +588,41 @@ async def test_every_bind_is_looked_at(db: Databases) -> None:
                 await database.start()
     with pytest.raises(ConfigurationError, match="does not say on which engine"):
         await Database(async_sessionmaker(), row_level_security=rules()).start()
+
+
+@pytest.mark.parametrize("how", ["given", "bind_arguments", "routed"])
+async def test_an_engine_that_nobody_looked_at_is_refused(
+    db: Databases, engine: Any, how: str
+) -> None:
+    class Routed(Session):
+        def get_bind(self, *_unused: Any, **_more: Any) -> Any:
+            return other.sync_engine
+
+    async def read(session: AsyncSession) -> list[str]:
+        bind = {"bind": other.sync_engine} if how == "bind_arguments" else {}
+        return list(await session.scalars(NOTES, bind_arguments=bind))
+
+    rls = rules()
+    options: dict[str, Any] = {"sync_session_class": Routed} if how == "routed" else {}
+    maker = async_sessionmaker(engine, **options)
+    async with (
+        db.engine("rls_bypass") as other,
+        AsyncSession(other) as given,
+        Ringfence(database=Database(maker, row_level_security=rls)) as fence,
+    ):
+        more = {"db_session": given} if how == "given" else {}
+        async with fence.user_context(ALICE, **more) as alice:
+            for _ in range(2):
+                with pytest.raises(ConfigurationError, match="nobody has looked at the engine"):
+                    await read(alice.db_session)
+                with pytest.raises(RowSecurityError, match="bypasses"):
+                    await rls.verify(other)
+            await alice.db_session.rollback()
+        async with db.engine() as other:  # as good as the first, once it was looked at
+            await rls.verify(other)
+            async with AsyncSession(other.execution_options()) as given:
+                async with fence.user_context(ALICE, **more and {"db_session": given}) as alice:
+                    assert await read(alice.db_session) == [ALICE.user_id]
 
 
 async def test_another_database_has_none() -> None:

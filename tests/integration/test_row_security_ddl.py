@@ -224,3 +224,14 @@ def test_names_that_are_no_settings(name: str) -> None:
         RowLevelSecurity(name)
     with pytest.raises(ConfigurationError, match="no name of a setting"):
         RowLevelSecurity(tenant=name)
+
+
+def test_what_would_go_by_less_than_it_says() -> None:
+    with pytest.raises(ConfigurationError, match="user's column and the tenant's"):
+        enable_row_security("note", "owner_id", "owner_id")
+    with pytest.raises(ConfigurationError, match="user's setting and the tenant's"):
+        RowLevelSecurity("app.who", "app.who")
+    with pytest.raises(ConfigurationError, match="letter by letter"):
+        RowLevelSecurity(schemas="public")
+    with pytest.raises(ConfigurationError, match="letter by letter"):
+        RowLevelSecurity(exempt="draft")

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from ringfence import ConfigurationError, RowSecurityError, counters
+from ringfence.integrations.postgres import enable_row_security
 
 from .row_security import ALICE, SCHEMA, Databases, Unchecked, fence_of, rules
 
@@ -49,6 +50,8 @@ POLICIES = {
     "to one role": _policy(f"AS RESTRICTIVE TO rls_app USING ({RULE})"),
     "with a back door": _policy(f"AS RESTRICTIVE USING ({RULE} OR body = 'x')"),
     "checks nothing": _policy(f"AS RESTRICTIVE USING ({RULE}) WITH CHECK (true)"),
+    "checks another column": _policy(f"AS RESTRICTIVE USING ({RULE}) WITH CHECK (body = {MINE})"),
+    "says nothing of what is seen": _policy(f"AS RESTRICTIVE WITH CHECK ({RULE})"),
     "sees everything": _policy(f"AS RESTRICTIVE USING (true) WITH CHECK ({RULE})"),
     "not": _policy(f"AS RESTRICTIVE USING (NOT ({RULE}))"),
     "another setting": _policy(
@@ -161,6 +164,75 @@ async def test_partitions_in_another_schema(db: Databases) -> None:
         await db.run("DROP SCHEMA rls_archive CASCADE")
 
 
+async def test_an_operator_of_somebodys_own(db: Databases) -> None:
+    """It looks the same in a policy, in a schema of the search path."""
+    await db.run(
+        "CREATE FUNCTION public.always(varchar, text) RETURNS bool LANGUAGE sql AS 'SELECT true'",
+        "CREATE OPERATOR public.= (LEFTARG = varchar, RIGHTARG = text, FUNCTION = public.always)",
+        enable_row_security("note", schema=SCHEMA),
+    )
+    try:
+        assert await _findings(db) == (NO_POLICY,)
+    finally:
+        await db.run("DROP FUNCTION public.always CASCADE")
+
+
+async def test_parents_in_another_schema(db: Databases) -> None:
+    await db.run(
+        "DROP SCHEMA IF EXISTS rls_above CASCADE",
+        "CREATE SCHEMA rls_above",
+        "CREATE TABLE rls_above.event (owner_id text, at int) PARTITION BY RANGE (at)",
+        "CREATE TABLE rls.event_2 PARTITION OF rls_above.event FOR VALUES FROM (0) TO (10)",
+        enable_row_security("event_2", schema=SCHEMA),
+    )
+    try:
+        assert await _findings(db) == ("Table `rls_above.event` has no row-level security.",)
+        await db.run(
+            enable_row_security("event", schema="rls_above"),
+            "GRANT TRUNCATE ON rls_above.event TO rls_app",
+        )
+        [finding] = await _findings(db)
+        assert finding == "The login role `rls_app` may truncate `rls_above.event`."
+    finally:
+        await db.run("DROP SCHEMA rls_above CASCADE")
+
+
+async def test_a_role_that_reads_the_statistics(db: Databases) -> None:
+    await db.run("GRANT pg_read_all_data TO rls_app")
+    try:
+        own, taken = sorted(await _findings(db), reverse=True)
+    finally:
+        await db.run("REVOKE pg_read_all_data FROM rls_app")
+    assert own.startswith("The login role `rls_app` may read the statistics")
+    assert taken.startswith("Role `pg_read_all_data`")
+
+
+async def test_who_owns_a_schema_may_drop_what_is_in_it(db: Databases) -> None:
+    await db.run("ALTER SCHEMA rls OWNER TO rls_app")
+    assert "The login role `rls_app` may drop `rls.note`." in await _findings(db)
+
+
+async def test_a_function_that_is_somebody_else(db: Databases) -> None:
+    await db.run(
+        f"CREATE FUNCTION rls.peek() RETURNS int LANGUAGE sql "
+        f"SET ringfence.user_id = '{ALICE.user_id}' SET work_mem = '1MB' AS 'SELECT 1'",
+        "CREATE FUNCTION rls.slow() RETURNS int LANGUAGE sql SET work_mem = '1MB' AS 'SELECT 1'",
+    )
+    [finding] = await _findings(db)
+    assert finding.startswith("Function `rls.peek()` sets `ringfence.user_id`")
+
+
+async def test_a_function_of_an_owner_may_turn_the_policies_off(db: Databases) -> None:
+    await db.run(
+        "CREATE FUNCTION rls.peek() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 1'",
+        "ALTER FUNCTION rls.peek OWNER TO rls_owner",
+    )
+    [finding] = await _findings(db)
+    assert "runs with the rights of `rls_owner`" in finding
+    await db.run("ALTER FUNCTION rls.peek OWNER TO rls_app")
+    assert await _findings(db) == ()
+
+
 async def test_a_role_that_was_taken_can_be_given_back(db: Databases) -> None:
     """It is the login role that is judged: `RESET ROLE` is all it needs."""
     async with db.engine(None) as engine:
@@ -269,12 +341,10 @@ async def test_what_does_not(db: Databases, sound: str) -> None:
     assert await _findings(db) == ()
 
 
-async def test_a_view_or_function_of_a_role_that_is_subject_itself(db: Databases) -> None:
+async def test_a_view_or_rule_of_a_role_that_is_subject_itself(db: Databases) -> None:
     await db.run(
         "CREATE VIEW rls.all_notes AS SELECT * FROM rls.note",
         "ALTER VIEW rls.all_notes OWNER TO rls_owner",
-        "CREATE FUNCTION rls.peek() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 1'",
-        "ALTER FUNCTION rls.peek OWNER TO rls_owner",
         "CREATE RULE also AS ON DELETE TO rls.event_1 DO ALSO DELETE FROM rls.note",
     )
     assert await _findings(db) == ()

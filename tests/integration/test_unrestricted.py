@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from ringfence import (
@@ -173,6 +174,21 @@ async def test_a_block_that_is_never_left_ends_with_the_scope(
     with pytest.raises(ContextClosedError):
         await block.__aexit__(None, None, None)
     assert await _changed(db) == 0
+
+
+async def test_a_role_that_is_subject_itself_is_told_so(db: Databases) -> None:
+    """An owner, under forced policies: its report would be empty, and nobody know why."""
+    async with db.engine("rls_owner") as owner, db.engine() as engine:
+        rls = rules(unrestricted=owner)
+        async with fence_of(engine, rls) as fence, fence.nobody():
+            async with rls.unrestricted(reason="test") as session:
+                for _ in range(2):
+                    with pytest.raises(DBAPIError, match="affected by row-level security"):
+                        await session.scalar(COUNT)
+                    await session.rollback()
+        async with owner.connect() as connection:
+            assert await connection.scalar(COUNT) == 0
+            assert await connection.scalar(text("SHOW row_security")) == "on"
 
 
 async def test_it_needs_a_scope_a_reason_and_a_role(

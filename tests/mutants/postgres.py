@@ -83,8 +83,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "postgres: autocommit is refused once",
         values,
-        "    _refuse_what_has_no_transaction(connection)\n    said.is_due = False",
-        "    said.is_due = False\n    _refuse_what_has_no_transaction(connection)\n    said.is_due = False",
+        "    _refuse_what_has_no_transaction(connection)\n    _refuse_what",
+        "    said.is_due = False\n    _refuse_what_has_no_transaction(connection)\n    _refuse_what",
         f"{ROWS}::test_autocommit_is_refused_each_time",
     ),
     # --- sessions that are given
@@ -235,7 +235,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "postgres: a policy for one role will do",
         report,
-        "        and 0 = any(polroles))",
+        "        and 0 = any(polroles)\n",
         "        )",
         POLICIES,
     ),
@@ -256,8 +256,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "postgres: partitions elsewhere are not found",
         report,
-        "  select i.inhrelid from tree join pg_inherits i on i.inhparent = tree.oid\n",
-        "  select oid from tree\n",
+        "case when i.inhparent = tree.oid then i.inhrelid else i.inhparent end",
+        "i.inhparent",
         f"{REPORT}::test_partitions_in_another_schema",
     ),
     mutant(
@@ -361,8 +361,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "postgres: functions are not found",
         report,
-        "where p.prosecdef and",
-        "where not p.prosecdef and",
+        "p.oid::regprocedure::text, o.rolname, p.prosecdef and (",
+        "p.oid::regprocedure::text, o.rolname, not p.prosecdef and (",
         f"{REPORT}::test_what_reads_with_other_rights",
     ),
     mutant(
@@ -372,7 +372,78 @@ MUTANTS: list[Mutant] = [
         "        if False:\n",
         f"{REPORT}::test_a_setting_that_is_not_empty_to_begin_with",
     ),
+    mutant(
+        "postgres: parents elsewhere are not found",
+        report,
+        "case when i.inhparent = tree.oid then i.inhrelid else i.inhparent end",
+        "i.inhrelid",
+        f"{REPORT}::test_parents_in_another_schema",
+    ),
+    mutant(
+        "postgres: a policy may check another column",
+        report,
+        "          = coalesce(pg_get_expr(polwithcheck, polrelid), pg_get_expr(polqual, polrelid))\n",
+        "          is not null\n",
+        POLICIES,
+    ),
+    mutant(
+        "postgres: a policy compares by whatever is called `=`",
+        report,
+        "and d.refclassid in ('pg_operator'::regclass, 'pg_proc'::regclass)))",
+        "and false))",
+        f"{REPORT}::test_an_operator_of_somebodys_own",
+    ),
+    mutant(
+        "postgres: who reads the statistics is not found",
+        report,
+        "    then 'may read the statistics, which quote rows (pg_read_all_data)'\n",
+        "    then null\n",
+        f"{REPORT}::test_a_role_that_reads_the_statistics",
+    ),
+    mutant(
+        "postgres: who may drop a table is not found",
+        report,
+        "r.oid in (t.relowner, t.nspowner)",
+        "r.oid = t.relowner",
+        f"{REPORT}::test_who_owns_a_schema_may_drop_what_is_in_it",
+    ),
+    mutant(
+        "postgres: a function may be somebody else",
+        report,
+        "        for name in settings:\n",
+        "        for name in ():\n",
+        f"{REPORT}::test_a_function_that_is_somebody_else",
+    ),
+    mutant(
+        "postgres: a function of an owner does no harm",
+        report,
+        "o.rolsuper or o.rolbypassrls or exists (select from judged t",
+        "o.rolsuper or o.rolbypassrls or false and exists (select from judged t",
+        f"{REPORT}::test_a_function_of_an_owner_may_turn_the_policies_off",
+    ),
+    mutant(
+        "postgres: any engine will do",
+        values,
+        "    _refuse_what_nobody_looked_at(connection, said.values)\n",
+        "",
+        f"{ROWS}::test_an_engine_that_nobody_looked_at_is_refused",
+    ),
+    mutant(
+        "postgres: an engine with holes was looked at",
+        postgres,
+        "        async with engine.connect() as connection:\n            findings",
+        "        self._engines.add(engine.sync_engine)\n"
+        "        async with engine.connect() as connection:\n            findings",
+        f"{ROWS}::test_an_engine_that_nobody_looked_at_is_refused",
+    ),
     # --- going past it
+    mutant(
+        "postgres: what goes past it may leave rows out",
+        postgres,
+        '        event.listen(session.sync_session, "after_begin", _all_or_an_error)\n',
+        "",
+        f"{UNRESTRICTED}::test_a_role_that_is_subject_itself_is_told_so",
+    ),
     mutant(
         "postgres: going past it leaves no record",
         postgres,

@@ -6,6 +6,7 @@ import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
@@ -13,14 +14,14 @@ from .legs import LEGS, Leg
 from .report import Report
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("legs", nargs="*", metavar="LEG", help="all of them, if none is named")
     parser.add_argument("--seed", type=int, help="of the random choices (today's date)")
     parser.add_argument("--only", default="", help="the part or world of a leg that a fault names")
     parser.add_argument("--short", action="store_true", help="as much as the tests do")
     parser.add_argument("--list", action="store_true", help="say what there is, and end")
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     if given.list:
         print("\n".join(f"{leg.name:14} {leg.about}" for leg in LEGS.values()))
         return 0
@@ -29,6 +30,8 @@ def main() -> int:
         parser.error(f"no such leg: {', '.join(unknown)}; there are {', '.join(LEGS)}")
     seed = int(f"{date.today():%Y%m%d}") if given.seed is None else given.seed
     chosen = [LEGS[name] for name in given.legs or LEGS]
+    if given.only and not (len(chosen) == 1 and chosen[0].has_parts):
+        parser.error("`--only` is for one leg that has parts; the controls would be left out")
     if len(chosen) == 1:
         return _run_here(chosen[0], seed, given.short, given.only)
     return _run_all(chosen, seed, given.short)

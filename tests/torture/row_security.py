@@ -117,13 +117,17 @@ async def _reached_by(db: Databases, role: str | None, seen: Counter[str]) -> No
 
 
 async def _ways_round(driver: str, ways: list[Way], server: PostgresServer, report: Report) -> None:
-    led, found, alarms, missed = 0, 0, 0, 0
+    led, found, alarms, missed, real = 0, 0, 0, 0, 0
     for number, way in enumerate(ways):
         report.progress(number, len(ways))
         async with databases(server, driver) as db:
-            leads, is_found = await attempt(db, way)
+            outcome = await attempt(db, way)
+        leads, is_found = outcome.leads, outcome.is_found
+        real += outcome.is_real and not way.is_hole
         if leads and not is_found:
             missed += 1
+        if not (leads or outcome.is_real):
+            report.fault(f"{driver}, {way.name}: nothing could be reached there", _replay(report))
         if (leads, is_found) != (way.is_hole, way.is_hole):
             report.fault(f"{driver}, {way.name}: leads {leads}, found {is_found}", _replay(report))
         led += leads
@@ -134,7 +138,8 @@ async def _ways_round(driver: str, ways: list[Way], server: PostgresServer, repo
     report.must(f"{driver}: ways round that lead somewhere, not found", missed, "== 0")
     report.must(f"{driver}: ways round that lead nowhere, {sound} tried, found", alarms, "== 0")
     report.control(f"{driver}: ways round that lead somewhere", led, f"== {holes}")
-    report.control(f"{driver}: of these found by the check", found, f"== {holes}")
+    report.control(f"{driver}: of the others, that could have", real, f"== {sound}")
+    report.control(f"{driver}: of those that lead, found by the check", found, f"== {holes}")
 
 
 def _replay(report: Report) -> str:

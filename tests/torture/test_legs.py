@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from .__main__ import main
 from .legs import LEGS, Leg
 from .report import Figure, Report
 
@@ -18,6 +19,13 @@ def test_a_short_leg_holds(leg: Leg, request: pytest.FixtureRequest) -> None:
     assert report.faults == []
     assert [str(figure) for figure in report.figures if not figure.holds] == []
     assert any(figure.is_control for figure in report.figures), "a zero beside no control"
+
+
+@pytest.mark.parametrize("legs", [["row_security"], ["simulation", "machine"]])
+def test_no_leg_without_parts_is_run_without_its_controls(legs: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*legs, "--only", "nonsense"])
+    assert caught.value.code == 2
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,9 @@
-"""Ways round row-level security, each tried: those that lead somewhere, and those that do not."""
+"""
+Ways round row-level security, each tried: those that lead somewhere, and those that do not.
+
+One that leads nowhere counts only if its statements do what they are meant to: they show their user
+her own rows, or by a superuser they reach another's.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,10 @@ from typing import Any
 import attrs
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ringfence import RowSecurityError
+from ringfence.integrations.postgres import enable_row_security
 
 from ..integration.row_security import ALICE, BOB, ROOTS, Databases, Unchecked, fence_of, rules
 
@@ -23,6 +30,11 @@ DEFINER = (
     "CREATE FUNCTION rls.way() RETURNS SETOF rls.note SECURITY DEFINER LANGUAGE sql AS "
     "'SELECT * FROM rls.note'"
 )
+TURNS_OFF = (
+    "CREATE FUNCTION rls.way() RETURNS SETOF rls.note SECURITY DEFINER LANGUAGE plpgsql AS 'BEGIN "
+    "ALTER TABLE rls.note DISABLE ROW LEVEL SECURITY; RETURN QUERY SELECT * FROM rls.note; "
+    "ALTER TABLE rls.note ENABLE ROW LEVEL SECURITY; END'"
+)
 TO_BOB = f"UPDATE rls.note SET owner_id = '{BOB.user_id}'"
 GRANT = "GRANT SELECT ON rls.way TO PUBLIC"
 
@@ -33,13 +45,13 @@ class Way:
     One way round.
 
     Attributes:
-        set_up: by an administrator; `undo` what outlives the schema.
+        set_up: by an administrator, statements; `undo` what outlives the schema.
         attack: by `who`, in one transaction; its last statement returns owners, or changes rows.
         is_hole: whether it leads to another's rows; what does must be found by the check.
     """
 
     name: str
-    set_up: tuple[str, ...]
+    set_up: tuple[Any, ...]
     attack: tuple[str, ...]
     is_hole: bool
     who: str = "alice"
@@ -47,7 +59,7 @@ class Way:
     undo: tuple[str, ...] = ()
 
 
-def _way(name: str, *set_up: str, attack: Any = WAY, is_hole: bool = True, **more: Any) -> Way:
+def _way(name: str, *set_up: Any, attack: Any = WAY, is_hole: bool = True, **more: Any) -> Way:
     return Way(name, set_up, (attack,) if isinstance(attack, str) else attack, is_hole, **more)
 
 
@@ -61,11 +73,57 @@ WAYS = (
     _sound("an invoker's view", VIEW.replace(" AS", " WITH (security_invoker) AS"), GRANT),
     _way("a materialised view", VIEW.replace("VIEW", "MATERIALIZED VIEW"), GRANT),
     _way("a definer's function, a superuser's", DEFINER, attack=WAY + "()"),
-    _sound(
-        "a definer's function, the owner's",
-        DEFINER,
+    _way(
+        "a definer's function, the owner's, that turns them off",
+        TURNS_OFF,
         "ALTER FUNCTION rls.way OWNER TO rls_owner",
         attack=WAY + "()",
+    ),
+    _way(
+        "a function that is somebody else",
+        DEFINER.replace("SECURITY DEFINER", f"SET ringfence.user_id = '{BOB.user_id}'"),
+        attack=WAY + "()",
+    ),
+    _way(
+        "a parent in another schema",
+        "DROP SCHEMA IF EXISTS rls_above CASCADE",
+        "CREATE SCHEMA rls_above",
+        "GRANT USAGE ON SCHEMA rls_above TO PUBLIC",
+        "CREATE TABLE rls_above.event (LIKE rls.note)",
+        "ALTER TABLE rls.note INHERIT rls_above.event",
+        "GRANT SELECT ON rls_above.event TO PUBLIC",
+        attack="SELECT owner_id FROM rls_above.event",
+        undo=("ALTER TABLE rls.note NO INHERIT rls_above.event", "DROP SCHEMA rls_above CASCADE"),
+    ),
+    _way(
+        "the statistics",
+        "GRANT pg_read_all_data TO rls_app",
+        f"UPDATE rls.note SET owner_id = '{BOB.user_id}'",
+        "INSERT INTO rls.note SELECT * FROM rls.note",
+        "ANALYZE rls.note",
+        attack="SELECT unnest(stavalues1::text::text[]) FROM pg_statistic "
+        "WHERE starelid = 'rls.note'::regclass AND staattnum = 1",
+        undo=("REVOKE pg_read_all_data FROM rls_app",),
+    ),
+    _way(
+        "dropping it as the owner of its schema",
+        "ALTER SCHEMA rls OWNER TO rls_app",
+        attack="DROP TABLE rls.note",
+    ),
+    _way(
+        "an operator of somebody's own",
+        "CREATE FUNCTION public.always(varchar, text) RETURNS bool LANGUAGE sql AS 'SELECT true'",
+        "CREATE OPERATOR public.= (LEFTARG = varchar, RIGHTARG = text, FUNCTION = public.always)",
+        enable_row_security("note", schema="rls"),
+        attack=NOTES,
+        undo=("DROP FUNCTION public.always CASCADE",),
+    ),
+    _way(
+        "a check of another column",
+        OURS,
+        f"CREATE POLICY own ON rls.note AS RESTRICTIVE USING (owner_id = {MINE}) "
+        f"WITH CHECK (body = {MINE})",
+        attack=f"INSERT INTO rls.note VALUES ('{BOB.user_id}', 'globex', '{ALICE.user_id}')",
     ),
     _sound("a careless policy", "CREATE POLICY way ON rls.note USING (true)", attack=NOTES),
     _way(
@@ -146,18 +204,37 @@ WAYS = (
         f"ON CONFLICT (id) DO UPDATE SET owner_id = '{ALICE.user_id}'",
     ),
     _sound("what was prepared for another", attack=("PREPARE way AS " + NOTES, "EXECUTE way")),
-    _sound("copying out", "GRANT SELECT ON rls.note TO PUBLIC",
+    _sound("the whole table, in a subquery",
            attack="SELECT owner_id FROM (TABLE rls.note) every"),
     _sound("settings that are reset", attack=("RESET ALL", NOTES)),
 )  # fmt: skip
 
 
-async def attempt(db: Databases, way: Way) -> tuple[bool, bool]:
-    """Whether it led to somebody else's rows, and whether the check finds it."""
+@attrs.frozen
+class Outcome:
+    """
+    What became of it.
+
+    Attributes:
+        leads: to somebody else's rows.
+        is_found: by the check.
+        is_real: what is asked there can be answered, so that no answer says something.
+    """
+
+    leads: bool
+    is_found: bool
+    is_real: bool
+
+
+async def attempt(db: Databases, way: Way) -> Outcome:
+    """Try it, and look whether the check finds it."""
     try:
         await db.run(*way.set_up)
         async with db.engine(way.role) as engine:
-            return await _leads_somewhere(db, engine, way), await _is_found(engine, way)
+            is_found = await _is_found(engine, way)
+            reaches = await _reaches_by_a_superuser(db, way)
+            seen, leads = await _tried(db, engine, way)
+            return Outcome(leads, is_found, reaches or ALICE.user_id in seen)
     finally:
         await db.run(*way.undo)
 
@@ -171,13 +248,27 @@ async def _is_found(engine: Any, way: Way) -> bool:
     return False
 
 
-async def _leads_somewhere(db: Databases, engine: Any, way: Way) -> bool:
-    before = await _rows_of_bob(db)
+async def _tried(db: Databases, engine: Any, way: Way) -> tuple[list[Any], bool]:
+    async with db.admin.connect() as connection:
+        before = await _rows_of_bob(connection)
     seen: list[Any] = []
     with contextlib.suppress(DBAPIError):  # it was refused
         seen = await _owners(engine, way)
     allowed = {ALICE.user_id} if way.who == "alice" else set()
-    return not set(seen) <= allowed or await _rows_of_bob(db) != before
+    async with db.admin.connect() as connection:
+        return seen, not set(seen) <= allowed or await _rows_of_bob(connection) != before
+
+
+async def _reaches_by_a_superuser(db: Databases, way: Way) -> bool:
+    async with db.admin.connect() as connection:
+        before = await _rows_of_bob(connection)
+        try:
+            seen = await _attacked(connection, way)
+            return not set(seen) <= {ALICE.user_id} or await _rows_of_bob(connection) != before
+        except DBAPIError:
+            return False
+        finally:
+            await connection.rollback()
 
 
 async def _owners(engine: Any, way: Way) -> list[Any]:
@@ -200,12 +291,10 @@ async def _attacked(session: Any, way: Way) -> list[Any]:
     return [row[0] for row in result] if result.returns_rows else []
 
 
-async def _rows_of_bob(db: Databases) -> list[Any]:
-    async with db.admin.connect() as connection:
-        return [
-            (table, row)
-            for table in ROOTS
-            for row in await connection.execute(
-                text(f"SELECT t::text FROM rls.{table} t WHERE owner_id::text = '{BOB.user_id}'")
-            )
-        ]
+async def _rows_of_bob(connection: AsyncConnection) -> list[Any]:
+    found: list[Any] = []
+    for table in ROOTS:
+        if await connection.scalar(text(f"SELECT to_regclass('rls.{table}')")) is not None:
+            rows = f"SELECT t::text FROM rls.{table} t WHERE owner_id::text = '{BOB.user_id}'"
+            found += [(table, *row) for row in await connection.execute(text(rows))]
+    return found

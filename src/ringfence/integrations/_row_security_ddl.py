@@ -190,13 +190,17 @@ def enable_row_security(
         user_setting, tenant_setting: as given to `RowLevelSecurity`, if they were.
 
     Raises:
-        ConfigurationError: neither column is given.
+        ConfigurationError: neither column is given, or one for both.
     """
     pairs = ((user, user_setting), (tenant, tenant_setting))
     columns = {column: setting for column, setting in pairs if column is not None}
     if not columns:
         raise ConfigurationError(
             "Row-level security needs a column to go by.", "Give `user=`, `tenant=` or both."
+        )
+    if user == tenant:
+        raise ConfigurationError(
+            f"`{user}` cannot be the user's column and the tenant's.", "Leave one out, or name two."
         )
     return EnableRowSecurity(table, columns, schema).on_postgresql()
 

@@ -30,7 +30,11 @@ class Rules:
 
     def parameters(self) -> dict[str, Any]:
         """The parameters that the queries have in common."""
-        return {"schemas": list(self.schemas), "exempt": list(self.exempt)}
+        return {
+            "schemas": list(self.schemas),
+            "exempt": list(self.exempt),
+            "settings": list(self.settings),
+        }
 
 
 async def findings_on(connection: AsyncConnection, rules: Rules) -> list[str]:
@@ -72,27 +76,35 @@ async def _settings(connection: AsyncConnection, rules: Rules) -> AsyncIterator[
             )
 
 
+# Parents too, wherever they are: who reads one is shown its children's rows by its own policies.
 _JUDGED = """
 tree(oid) as (
   select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace
   where c.relkind in ('r', 'p', 'f') and n.nspname = any(cast(:schemas as text[]))
   union
-  select i.inhrelid from tree join pg_inherits i on i.inhparent = tree.oid
+  select case when i.inhparent = tree.oid then i.inhrelid else i.inhparent end
+  from tree join pg_inherits i on tree.oid in (i.inhparent, i.inhrelid)
 ),
 judged as (
-  select c.oid, c.relname, c.relowner, c.relkind, c.relrowsecurity, c.relforcerowsecurity
+  select c.oid, c.relname, c.relowner, n.nspowner, c.relkind, c.relrowsecurity,
+    c.relforcerowsecurity
   from tree join pg_class c on c.oid = tree.oid join pg_namespace n on n.oid = c.relnamespace
   where not (c.relname = any(cast(:exempt as text[]))
              or n.nspname || '.' || c.relname = any(cast(:exempt as text[])))
 )"""
 
+# Its operator may be somebody's own, of the same name: PostgreSQL's own leave no dependency.
 _TABLES = f"""
 with recursive {_JUDGED}
 select oid::regclass::text, relrowsecurity, relforcerowsecurity,
-  array(select pg_get_expr(polqual, polrelid) || chr(10)
-          || coalesce(pg_get_expr(polwithcheck, polrelid), pg_get_expr(polqual, polrelid))
+  array(select pg_get_expr(polqual, polrelid)
         from pg_policy where polrelid = judged.oid and not polpermissive and polcmd = '*'
-        and 0 = any(polroles))
+        and 0 = any(polroles)
+        and pg_get_expr(polqual, polrelid)
+          = coalesce(pg_get_expr(polwithcheck, polrelid), pg_get_expr(polqual, polrelid))
+        and not exists (select from pg_depend d
+          where d.classid = 'pg_policy'::regclass and d.objid = pg_policy.oid
+          and d.refclassid in ('pg_operator'::regclass, 'pg_proc'::regclass)))
 from judged order by 1
 """  # noqa: S608 (constants)
 
@@ -118,7 +130,7 @@ _CAST = "(?:text|character varying|bpchar|name|smallint|integer|bigint|numeric|u
 
 
 def _keeps_apart(policy: str, settings: Collection[str]) -> bool:
-    """Whether both expressions of a policy are nothing but comparisons with our settings."""
+    """Whether the expression of a policy is nothing but comparisons with our settings."""
     names = "|".join(re.escape(name) for name in settings)
     term = re.compile(
         rf'(?:\w+|"[^"]+")(?:::{_CAST})? = (?:SELECT )?NULLIF'
@@ -126,8 +138,7 @@ def _keeps_apart(policy: str, settings: Collection[str]) -> bool:
     )
     return all(
         term.fullmatch(" ".join(part.split()))
-        for expression in policy.split("\n")
-        for part in re.sub(r"[()]", "", expression).split(" AND ")
+        for part in re.sub(r"[()]", "", policy).split(" AND ")
     )
 
 
@@ -153,6 +164,9 @@ select rolname, is_own, case
     then 'may make itself a member of any role (CREATEROLE)'
     when rolname in ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program')
     then 'has the files of the server'
+    when has_table_privilege(oid, 'pg_catalog.pg_statistic', 'SELECT')
+      or has_table_privilege(oid, 'pg_catalog.pg_statistic_ext_data', 'SELECT')
+    then 'may read the statistics, which quote rows (pg_read_all_data)'
   end
 from reached order by 1
 """  # noqa: S608 (constants)
@@ -172,17 +186,19 @@ def _named(role: str, is_own: bool) -> str:
 
 _RIGHTS = f"""
 with recursive {_REACHED}, {_JUDGED}
-select r.rolname, r.is_own, t.oid::regclass::text, r.oid = t.relowner
+select r.rolname, r.is_own, t.oid::regclass::text,
+  case when r.oid = t.relowner then 'owns' when r.oid = t.nspowner then 'may drop'
+    else 'may truncate' end
 from reached r cross join judged t
 where not r.rolsuper and t.relkind <> 'f'
-and (r.oid = t.relowner or has_table_privilege(r.oid, t.oid, 'TRUNCATE'))
+and (r.oid in (t.relowner, t.nspowner) or has_table_privilege(r.oid, t.oid, 'TRUNCATE'))
 order by 3, 1
 """  # noqa: S608 (constants)
 
 
 async def _rights(connection: AsyncConnection, rules: Rules) -> AsyncIterator[str]:
-    for role, is_own, table, owns in await _rows(connection, _RIGHTS, **rules.parameters()):
-        what = "owns" if owns else "may truncate"
+    # The owner of a schema may drop what is in it.
+    for role, is_own, table, what in await _rows(connection, _RIGHTS, **rules.parameters()):
         yield f"{_named(role, is_own)} {what} `{table}`."
 
 
@@ -235,18 +251,29 @@ async def _rules(connection: AsyncConnection, rules: Rules) -> AsyncIterator[str
         yield f"Rule `{rule}` of `{table}` acts with the rights of `{owner}`."
 
 
-_FUNCTIONS = """
-select p.oid::regprocedure::text, o.rolname
+_FUNCTIONS = f"""
+with recursive {_JUDGED}
+select p.oid::regprocedure::text, o.rolname, p.prosecdef and (
+    o.rolsuper or o.rolbypassrls or exists (select from judged t
+      where pg_has_role(o.oid, t.relowner, 'USAGE') or pg_has_role(o.oid, t.nspowner, 'USAGE')
+      or t.relkind <> 'f' and has_table_privilege(o.oid, t.oid, 'TRUNCATE'))),
+  array(select split_part(c, '=', 1) from unnest(p.proconfig) c
+        where split_part(c, '=', 1) = any(cast(:settings as text[])))
 from pg_proc p join pg_roles o on o.oid = p.proowner join pg_namespace n on n.oid = p.pronamespace
-where p.prosecdef and (o.rolsuper or o.rolbypassrls)
-and left(n.nspname, 3) <> 'pg_' and n.nspname <> 'information_schema'
+where left(n.nspname, 3) <> 'pg_' and n.nspname <> 'information_schema'
+and (p.prosecdef or p.proconfig is not null)
 and not (p.proname = any(cast(:exempt as text[]))
          or n.nspname || '.' || p.proname = any(cast(:exempt as text[])))
 order by 1
-"""
+"""  # noqa: S608 (constants)
 
 
 async def _functions(connection: AsyncConnection, rules: Rules) -> AsyncIterator[str]:
-    # All of them: what the body of a function reads cannot be told before it runs.
-    for function, owner in await _rows(connection, _FUNCTIONS, **rules.parameters()):
-        yield f"Function `{function}` runs with the rights of `{owner}` (SECURITY DEFINER)."
+    # All of them: what the body of a function does cannot be told before it runs, and an owner's
+    # may do what its owner may, such as turn the policies off.
+    parameters = rules.parameters()
+    for function, owner, is_stronger, settings in await _rows(connection, _FUNCTIONS, **parameters):
+        if is_stronger:
+            yield f"Function `{function}` runs with the rights of `{owner}` (SECURITY DEFINER)."
+        for name in settings:
+            yield f"Function `{function}` sets `{name}`: who calls it is somebody else meanwhile."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, TextClause, event
@@ -30,20 +31,26 @@ class Values:
         owner: the root that the session belongs to, never what happens to be current.
         statement: what tells PostgreSQL, until the end of the transaction.
         values: its parameters; empty strings are nobody's.
+        engines: those that were looked at; on no other is anything said.
     """
 
-    __slots__ = ("owner", "statement", "values")
+    __slots__ = ("engines", "owner", "statement", "values")
 
     def __init__(
-        self, owner: RequestScope | None, statement: TextClause, values: dict[str, str]
+        self,
+        owner: RequestScope | None,
+        statement: TextClause,
+        values: dict[str, str],
+        engines: Collection[Engine],
     ) -> None:
         self.owner = owner
         self.statement = statement
         self.values = values
+        self.engines = engines
 
     def nobodys(self) -> Values:
         """The same for nobody."""
-        return Values(None, self.statement, dict.fromkeys(self.values, ""))
+        return Values(None, self.statement, dict.fromkeys(self.values, ""), self.engines)
 
     @property
     def is_over(self) -> bool:
@@ -112,6 +119,7 @@ def _owe(connection: Connection, values: Values) -> None:
 def _pay(connection: Connection) -> None:
     said: _Said = vars(connection)[VALUES]
     _refuse_what_has_no_transaction(connection)
+    _refuse_what_nobody_looked_at(connection, said.values)
     said.is_due = False  # or it would be said before itself
     try:
         values = said.values.nobodys() if said.values.is_over else said.values
@@ -134,6 +142,17 @@ def _refuse_what_has_no_transaction(connection: Connection) -> None:
             "until the end of the transaction would be over at once.",
             'Leave out `isolation_level="AUTOCOMMIT"`; what needs it belongs on an engine and '
             "role of its own.",
+        )
+
+
+def _refuse_what_nobody_looked_at(connection: Connection, values: Values) -> None:
+    # Copies of an engine, with options of their own, have its pool.
+    if not any(engine.pool is connection.engine.pool for engine in values.engines):
+        raise ConfigurationError(
+            "Row-level security is configured, and nobody has looked at the engine of this "
+            "session: its role may be one that policies do not apply to.",
+            "Use the engine that the fence's session maker names, or `await rls.verify(engine)` "
+            "for this one too, when the application starts.",
         )
 
 

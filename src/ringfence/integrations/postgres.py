@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import weakref
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextvars import Context
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import Connection, Engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from .. import counters
 from ..current import current_scope
@@ -66,7 +67,7 @@ class RowLevelSecurity:
         unrestricted: an engine or session maker of a role that is not subject to the policies.
 
     Raises:
-        ConfigurationError: a name that is no setting's.
+        ConfigurationError: a name that is no setting's, or of both; a string for a list.
     """
 
     def __init__(
@@ -79,11 +80,22 @@ class RowLevelSecurity:
         unrestricted: AsyncEngine | async_sessionmaker[Any] | None = None,
     ) -> None:
         self.user, self.tenant = _checked(user), _checked(tenant)
+        if user == tenant:
+            raise ConfigurationError(
+                f"`{user}` cannot be the user's setting and the tenant's.", "Name two."
+            )
+        for names in (schemas, exempt):
+            if isinstance(names, str):
+                raise ConfigurationError(
+                    f"`{names}` is one string, and would be taken letter by letter.",
+                    f'Write `("{names}",)`.',
+                )
         self.schemas = tuple(schemas)
         self.exempt = frozenset(exempt)
         if isinstance(unrestricted, AsyncEngine):
             unrestricted = async_sessionmaker(unrestricted)
         self._unrestricted = unrestricted
+        self._engines: weakref.WeakSet[Engine] = weakref.WeakSet()
         self._statement = text(_SAY.format(self.user, self.tenant))
 
     # --- what `Database` asks of it -----------------------------------------------------------
@@ -95,7 +107,7 @@ class RowLevelSecurity:
         user_id = "" if facts is None else facts.user_id
         tenant_id = "" if facts is None else facts.tenant_id or ""
         values = {"user_id": user_id, "tenant_id": tenant_id}
-        answer_for(session, Values(owner, self._statement, values))
+        answer_for(session, Values(owner, self._statement, values, self._engines))
 
     def release(self, session: Session) -> None:
         """Have it answer for nobody any more, in an open transaction too."""
@@ -117,11 +129,15 @@ class RowLevelSecurity:
         """
         Look for everything that would let one user see another's rows.
 
-        Tables, one by one and partitions too, without forced row-level security and a policy as
-        `enable_row_security` makes it; the login role of `engine`, and each role it may take, if
-        it is a superuser, bypasses row-level security, owns a table or may truncate it; views,
-        rules and `SECURITY DEFINER` functions that act with such a role's rights, materialised
-        views; and settings that are not empty to begin with.
+        Tables, one by one, partitions and parents too, without forced row-level security and a
+        policy as `enable_row_security` makes it; the login role of `engine`, and each role it may
+        take, if it is a superuser, bypasses row-level security, owns a table, may truncate or drop
+        it, or may read the statistics; views, rules and `SECURITY DEFINER` functions that act with
+        such a role's rights, functions that set a setting, materialised views; and settings that
+        are not empty to begin with.
+
+        Sessions are served on engines in which nothing was found, and on no others. Those of the
+        session maker are looked at when the fence opens.
 
         Args:
             engine: the application's, with the role that it serves requests with.
@@ -139,6 +155,7 @@ class RowLevelSecurity:
             findings = await findings_on(connection, rules)
         if findings:
             raise _holes(findings)
+        self._engines.add(engine.sync_engine)
 
     # --- going past it ------------------------------------------------------------------------
 
@@ -189,7 +206,14 @@ class RowLevelSecurity:
                 "Give `RowLevelSecurity(unrestricted=engine)` an engine of such a role.",
             )
         session: AsyncSession = self._unrestricted(close_resets_only=False, expire_on_commit=False)
+        event.listen(session.sync_session, "after_begin", _all_or_an_error)
         return session
+
+
+def _all_or_an_error(_: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    """Have PostgreSQL refuse, where a policy would silently leave rows out."""
+    if not transaction.nested and connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL row_security = off")
 
 
 async def _close(session: AsyncSession, own: SessionGuard) -> None:
