@@ -585,4 +585,18 @@ MUTANTS: list[Mutant] = [
         'The address of the PostgreSQL to test against does not begin right." + address',
         ADDRESS,
     ),
+    mutant(
+        "sessions: another user's unsaved work is taken over",
+        "integrations/_session_handover.py",
+        "    elif user != _user_of(scope.root):\n",
+        "    elif False:\n",
+        "tests/integrations/test_session_handover.py",
+    ),
+    mutant(
+        "sessions: what was flushed is no unsaved work",
+        "integrations/_session_handover.py",
+        "    if has_changes(sync_session) or own.written_on is not None:\n",
+        "    if has_changes(sync_session):\n",
+        "tests/integrations/test_session_handover.py",
+    ),
 ]

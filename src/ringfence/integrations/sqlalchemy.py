@@ -46,6 +46,7 @@ from ._session_endings import (
     until_idle,
 )
 from ._session_guard import SessionGuard, guard_of
+from ._session_handover import note_unsaved, refuse_unsaved
 
 __all__ = ["Database", "released_connection", "session_owner"]
 
@@ -182,7 +183,8 @@ class Database:
 
         Raises:
             ConfigurationError: with row-level security, and the fence is not open.
-            SessionIsolationError: it is the session of another open request.
+            SessionIsolationError: it is the session of another open request, or holds the unsaved
+                work of another user.
             ContextClosedError: it is the session of a scope that has ended.
         """
         if not issubclass(type(session), AsyncSession):  # `isinstance` believes a mock's `spec`
@@ -197,14 +199,16 @@ class Database:
             if known.owner.state != "closed":
                 raise known.foreign(scope)
             unguard(sync_session)
+        refuse_unsaved(sync_session, scope)
         if self.row_level_security is not None:
             self._bind(self.row_level_security, scope, session)
-        guard(sync_session, scope, lambda: scope.transaction == "read_only")
+        own = guard(sync_session, scope, lambda: scope.transaction == "read_only")
         # Not by `callback`: the scope that is being entered is not the current one yet.
-        scope.root._finalisers().add(lambda: self._release(sync_session), "release db_session")
+        scope.root._finalisers().add(lambda: self._release(sync_session, own), "release db_session")
 
-    def _release(self, sync_session: Session) -> None:
+    def _release(self, sync_session: Session, own: SessionGuard) -> None:
         unguard(sync_session)
+        note_unsaved(sync_session, own)
         if self.row_level_security is not None:
             self.row_level_security.release(sync_session)
 
