@@ -68,6 +68,7 @@ def torture(
             cannot find anything.
     """
     _check(users, requests, only)
+    _check_limits(connections, timeout, grace, time_limit)
     _refuse_running_loop()
     names = list(servers) or default_servers()
     canaries = Canaries(secrets.randbelow(10**6) if seed is None else seed, users)
@@ -135,6 +136,15 @@ def _check(users: int, requests: int, only: Collection[str]) -> None:
         raise ConfigurationError(
             f"There is no attack `{min(unknown)}`.",
             "There are " + ", ".join(f"`{name}`" for name in ATTACKS) + ".",
+        )
+
+
+def _check_limits(connections: int, timeout: float, grace: float, time_limit: float) -> None:
+    if connections < 1 or not (timeout > 0 and grace >= 0 and time_limit > 0):
+        raise ConfigurationError(
+            f"Nothing can be asked over {connections} connections, within {timeout:g} s for an "
+            f"answer, {grace:g} s of grace and {time_limit:g} s for each server.",
+            "It takes a connection, and seconds; only the grace may be 0.",
         )
 
 
