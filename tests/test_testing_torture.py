@@ -620,6 +620,21 @@ def test_all_that_a_websocket_says_is_judged(where: str) -> None:
     assert report.fault_count == 0
 
 
+def test_big_bodies_whose_answers_are_cut_off_are_said() -> None:
+    class Cutting(Notes):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            if int(dict(scope.get("headers", ())).get(b"content-length", b"0")) > BIG:
+                headers = [(b"content-length", b"10")]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                return
+            await super().__call__(scope, receive, send)
+
+    report = _attack(Cutting(), requests=200)
+    cut = report.done["big_body"]["cut"]
+    assert cut > 0
+    assert any(what.startswith(f"big_body: {cut} answers") for what in report.not_observed)
+
+
 # --- what cannot run --------------------------------------------------------------------------
 
 

@@ -168,6 +168,10 @@ def _say_what_was_not_tried(report: Report, scenario: Scenario) -> None:
         report.not_observed.append("rows: the scenario has no `rows()`")
     if not scenario.asks_as_nobody:
         report.not_observed.append("requests by nobody: the scenario says `anonymous = False`")
+    if cut := report.done.get("big_body", {}).get("cut"):
+        report.not_observed.append(
+            f"big_body: {cut} answers were cut off, as they are where a body is refused unread"
+        )
     for attack in ATTACKS:
         if attack not in report.done and (not report.only or attack in report.only):
             report.not_observed.append(f"{attack}: {_WHY.get(attack, 'too few requests')}")
