@@ -474,7 +474,7 @@ def _caused_by(cause: Exception) -> Exception:
 def test_a_buffer_that_gives_away_what_others_logged_is_no_leak() -> None:
     async def answer(self: Notes, user: str | None) -> tuple[int, Any]:
         if user:
-            logger.error("asked by %s", " ".join(self.notes[user][-1:]))
+            logger.warning("asked by %s", " ".join(self.notes[user][-1:]))
         return await Notes.answer(self, user)
 
     logger = logging.getLogger("app.of.buffers")
