@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,7 @@ def test_leaks_are_reported_with_a_replay_that_finds_them_again(folder: Path) ->
         (("leaking:app", "--scenario", "users", "--only", "x"), "There is no attack `x`"),
         (("leaking:app", "--scenario", "users", "--server-option", "x"), "write it as NAME=VALUE"),
         (("leaking:app", "--scenario", "users", "--server-option", "x=1"), "unexpected keyword"),
+        (("leaking:app", "--scenario", "users", "--json", "no/x"), "it cannot be written"),
     ],
     ids=lambda value: " ".join(value) or "nothing" if isinstance(value, tuple) else "",
 )
@@ -126,6 +128,30 @@ def test_what_cannot_run_ends_with_two_and_says_why(
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stdout == ""
+
+
+def test_a_run_that_is_interrupted_has_found_nothing(folder: Path) -> None:
+    words = ("leaking:app", "--scenario", "users", "--requests", "3000")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ringfence", "torture", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        assert process.stderr is not None
+        try:
+            said = process.stderr.readline()
+            assert said.startswith("... 3"), said
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal's Ctrl-C does
+            said = process.communicate(timeout=30)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 2
+    assert "stopped before its end" in said
 
 
 def test_help_teaches(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
+import logging.handlers
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ import pytest
 
 from ringfence import ConfigurationError, state, user_context
 from ringfence.testing import torture as kit
-from ringfence.testing.torture import Report, Request, WebSocket, torture
+from ringfence.testing.torture import Report, Request, WebSocket, server, torture
 from ringfence.testing.torture.canaries import Canaries, Watch
 from ringfence.testing.torture.report import KEPT, Fault, Leak
 from ringfence.testing.torture.scenario import Scenario, load_scenario
@@ -432,6 +434,58 @@ def test_what_is_logged_and_printed_is_heard() -> None:
     assert ", with 0 " not in report.observed[0]
 
 
+def test_what_handlers_add_to_a_log_record_is_heard() -> None:
+    seen: list[str] = []
+
+    class Handler(logging.Handler):
+        def filter(self, record: logging.LogRecord) -> bool:
+            record.before = seen[-2] if seen[1:] else ""
+            return True
+
+        def emit(self, record: logging.LogRecord) -> None:
+            self.format(record)
+
+    async def answer(self: Notes, user: str | None) -> tuple[int, Any]:
+        if user:
+            seen.append(" ".join(self.notes[user][-1:]))
+            try:
+                raise ValueError(seen[-2] if how == "cause" and seen[1:] else "")
+            except ValueError as error:
+                logger.error("asked", exc_info=_caused_by(error))
+        return await Notes.answer(self, user)
+
+    logger = logging.getLogger("app.of.handlers")
+    formatted = logging.Handler()
+    formatted.emit = formatted.format  # type: ignore[assignment, method-assign]
+    for how, handler in (("filter", Handler()), ("cause", formatted)):
+        seen.clear()
+        logger.handlers = [handler]
+        leaks = _attack(_spoiled(answer)).leaks
+        assert {leak.where for leak in leaks} == {"log"}, how
+    logger.handlers = []
+
+
+def _caused_by(cause: Exception) -> Exception:
+    error = RuntimeError("of another")
+    error.__cause__ = cause
+    return error
+
+
+def test_a_buffer_that_gives_away_what_others_logged_is_no_leak() -> None:
+    async def answer(self: Notes, user: str | None) -> tuple[int, Any]:
+        if user:
+            logger.warning("asked by %s", " ".join(self.notes[user][-1:]))
+        return await Notes.answer(self, user)
+
+    logger = logging.getLogger("app.of.buffers")
+    target = logging.StreamHandler(io.StringIO())
+    logger.handlers = [logging.handlers.MemoryHandler(5, target=target)]
+    report = _attack(_spoiled(answer))
+    logger.handlers = []
+    report.assert_clean()
+    assert ", with 0 " not in report.observed[0]
+
+
 def test_rows_are_judged() -> None:
     rows = [(1, "nothing"), (2, CANARIES.of(2)), (3, CANARIES.of(1))]
     report = _attack(Notes(), _scenario(rows=lambda self: rows), seed=7)
@@ -441,7 +495,12 @@ def test_rows_are_judged() -> None:
     async def none(self: Any) -> list[Any]:
         return []
 
-    assert "rows: 0 read (asyncio-h11)" in _attack(Notes(), _scenario(rows=none)).not_observed
+    async def without_canaries(self: Any) -> list[Any]:
+        return [(1, "nothing")]
+
+    for how, count in ((none, 0), (without_canaries, 1)):
+        said = f"rows: {count} read, with 0 canaries of their own user (asyncio-h11)"
+        assert said in _attack(Notes(), _scenario(rows=how)).not_observed
 
 
 def test_an_open_scope_and_a_task_are_left() -> None:
@@ -524,6 +583,58 @@ def test_a_big_body_is_one_and_may_be_refused() -> None:
     assert report.done["big_body"]["refused"] > 0
 
 
+@pytest.mark.parametrize("where", ["accept", "refusal", "unasked", "goodbye"])
+def test_all_that_a_websocket_says_is_judged(where: str) -> None:
+    last = [""]
+
+    class Talking(Notes):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] != "websocket":
+                await super().__call__(scope, receive, send)
+                return
+            before, last[0] = last[0], dict(scope["headers"])[b"authorization"].decode()
+            await receive()
+            if where == "refusal":
+                status = {"type": "websocket.http.response.start", "status": 403, "headers": []}
+                await send(status)
+                await send({"type": "websocket.http.response.body", "body": before.encode()})
+                return
+            headers = [(b"x-before", before.encode())] * (where == "accept")
+            await send({"type": "websocket.accept", "headers": headers})
+            await receive()
+            await send({"type": "websocket.send", "text": "yours"})
+            if where == "unasked":
+                await send({"type": "websocket.send", "text": before})
+            reason = before if where == "goodbye" else ""
+            await send({"type": "websocket.close", "code": 1000, "reason": reason})
+
+    async def login(self: Any, n: int, canary: str) -> dict[str, str]:
+        return {"authorization": canary}
+
+    def requests(self: Any, n: int, canary: str) -> Iterator[Request | WebSocket]:
+        yield Request("POST", "/notes", body={"text": canary})
+        yield WebSocket("/ws", ["hi"], expect=403 if where == "refusal" else None)
+
+    report = _attack(Talking(), _scenario(login=login, requests=requests))
+    assert {leak.where for leak in report.leaks} == {"websocket"}
+    assert report.fault_count == 0
+
+
+def test_big_bodies_whose_answers_are_cut_off_are_said() -> None:
+    class Cutting(Notes):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            if int(dict(scope.get("headers", ())).get(b"content-length", b"0")) > BIG:
+                headers = [(b"content-length", b"10")]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                return
+            await super().__call__(scope, receive, send)
+
+    report = _attack(Cutting(), requests=200)
+    cut = report.done["big_body"]["cut"]
+    assert cut > 0
+    assert any(what.startswith(f"big_body: {cut} answers") for what in report.not_observed)
+
+
 # --- what cannot run --------------------------------------------------------------------------
 
 
@@ -531,6 +642,34 @@ def test_a_scenario_that_can_find_nothing_is_an_error() -> None:
     silent = _scenario(requests=lambda self, n, canary: [Request("GET", "/notes")])
     with pytest.raises(ConfigurationError, match="never carry their own user's canary"):
         _attack(Notes(), silent)
+
+
+def test_a_login_that_says_who_logs_in_is_no_answer_that_could_be_mixed_up() -> None:
+    async def login(self: Any, n: int, canary: str, send: Any) -> dict[str, str]:
+        await send(Request("GET", f"/login?{canary}"))
+        return {}
+
+    async def public(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": scope["query_string"]})
+
+    silent = _scenario(login=login, requests=lambda self, n, canary: [Request("GET", "/")])
+    with pytest.raises(ConfigurationError, match="never carry their own user's canary"):
+        _attack(public, silent)
+
+
+def test_an_application_that_hangs_while_it_is_imported_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hanging_app.py").write_text(
+        "print('wait', flush=True)\nimport time\ntime.sleep(60)"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(server, "START", 2.0)
+    with pytest.raises(ConfigurationError, match="did not start within 2 s") as caught:
+        _attack("hanging_app:app")
+    assert "wait" in caught.value.remedy
 
 
 def test_a_login_that_fails_or_hangs_is_an_error() -> None:
@@ -550,6 +689,10 @@ def test_a_login_that_fails_or_hangs_is_an_error() -> None:
         ({"servers": ["gunicorn"]}, "There is no server `gunicorn`"),
         ({"users": 1}, "1 users and 80 requests cannot be mixed up"),
         ({"requests": 0}, "4 users and 0 requests"),
+        ({"connections": 0}, "Nothing can be asked over 0 connections"),
+        ({"timeout": 0}, "within 0 s for an answer"),
+        ({"grace": -1}, "-1 s of grace"),
+        ({"time_limit": 0}, "0 s for each server"),
     ],
 )
 def test_what_is_asked_wrongly_is_named(changes: dict[str, Any], named: str) -> None:

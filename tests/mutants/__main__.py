@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.torture.simulation.planted import find
+from tests.torture.simulation.planted import CouldNotRun, find
 
 from . import warm
 from .mutant import ROOT, Mutant, Stale, applied
@@ -88,8 +88,8 @@ def judge_by_simulation(mutant: Mutant) -> tuple[str, str]:
     """Apply one mutant to a copy, and say whether a world shows it, and which."""
     try:
         found = find(mutant, "asyncio", seed=1, worlds=WORLDS)
-    except Stale as stale:
-        return STALE, str(stale)
+    except (Stale, CouldNotRun) as error:
+        return STALE, str(error)
     detail = f"world {found.world:g}: {found.what[:90]}"
     return (KILLED, detail) if found.world < WORLDS else (SURVIVED, detail)
 

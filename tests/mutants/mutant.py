@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Stale(Exception):
-    """A line to break is not there (any more)."""
+    """A line to break is not there (any more), or cannot be broken like this."""
 
 
 @attrs.frozen
@@ -50,5 +50,10 @@ def applied(mutant: Mutant) -> Iterator[Path]:
             text = path.read_text()
             if text.count(old) != 1:
                 raise Stale(f"{file}: {text.count(old)} times: {old!r}")
-            path.write_text(text.replace(old, new))
+            broken = text.replace(old, new)
+            try:
+                compile(broken, file, "exec")
+            except SyntaxError as error:  # any test would fail, whatever it tests
+                raise Stale(f"{file}: no Python any more: {error}") from None
+            path.write_text(broken)
         yield source

@@ -21,6 +21,19 @@ OUT_OF_REACH = {
     "5: a foreign exit leaves the deadline armed": "no block with a time-out is left by another task",
     "6: an abandoned stream is not closed": "redundant layer: its scope closes it, if later",
     "7: a dict of another class copies itself": "all data are plain dicts here",
+    "7: data is not bounded in size": "all data are small here",
+    "7: nested data is not bounded in size": "all data are small here",
+    "7: what data raises when it is looked at comes out": "all data are plain dicts and lists here",
+    "7: what a key raises when it is looked at comes out": "all keys are text here",
+    "7: a reserved key can be hidden": "all data are plain dicts here",
+    "7: a method leads to no object": "no data here hold a method",
+    "4: a session that was verified cannot be entered": "no value is verified before it is entered",
+    "4: a context that is entered again and again owns more and more": "what it costs is memory",
+    "4: a context is a stranger to the scope it was entered with": "no value here has a session "
+    "that was verified before",
+    "4: one session may be in two open roots of one context": "no value here has a session and is "
+    "entered twice at once",
+    "10: a refusal says all that was raised": "no data here raise when they are copied",
     "10: a foreign session is refused as if it were any object": "the same error, in other words",
 }
 """Of the defects in `core`, those that no world shows; each is killed by a test of its own."""

@@ -13,7 +13,7 @@ import pytest
 
 from ringfence import user_context
 from tests.mutants.core import MUTANTS as CORE
-from tests.mutants.mutant import ROOT
+from tests.mutants.mutant import ROOT, Mutant, Stale, applied
 from tests.mutants.simulated import AT_THE_BOUNDARY, OF_SESSIONS, OUT_OF_REACH, must_be_noticed
 
 from .report import Report
@@ -21,6 +21,7 @@ from .simulation import leg
 from .simulation.hunt import SIMULATORS, hunt
 from .simulation.loop import SeededLoop, Stalled
 from .simulation.oracle import Life, World
+from .simulation.planted import CouldNotRun, find
 from .simulation.seeded import chance_of, seeded
 from .simulation.worlds import AsyncioRunner, make_world
 
@@ -148,6 +149,18 @@ def test_a_broken_promise_comes_with_what_repeats_it(monkeypatch: pytest.MonkeyP
     again = Report("simulation", seed=3, out=io.StringIO(), only="1")
     leg.run(again)
     assert not again.holds
+
+
+def test_a_search_that_cannot_run_has_found_nothing() -> None:
+    edits = (("scope.py", "class RequestScope(Infrastructure):", "class RequestScope(Missing):"),)
+    with pytest.raises(CouldNotRun, match="NameError"):
+        find(Mutant("a library that cannot be imported", edits, ()), "asyncio", seed=1, worlds=1)
+
+
+def test_a_mutant_that_is_no_python_is_stale() -> None:
+    edits = (("scope.py", "class RequestScope(Infrastructure):", "class RequestScope("),)
+    with pytest.raises(Stale, match="no Python"), applied(Mutant("no Python", edits, ())):
+        pass
 
 
 def test_every_defect_of_the_core_is_noticed_or_says_why_not() -> None:

@@ -85,7 +85,7 @@ def command(
         ringfence torture --init
         ringfence torture app:app --scenario torture_scenario.py --users 50 --requests 5000
 
-    Exit code: 0 if nothing was found, 1 if something was, 2 if it could not run.
+    Exit code: 0 if nothing was found, 1 if something was, 2 if it could not run to its end.
     """
     try:
         if init:
@@ -96,6 +96,7 @@ def command(
                 "Name the application and the scenario: `ringfence torture app:app --scenario "
                 "tests.torture:scenario`. `ringfence torture --init` writes a scenario."
             )
+        _refuse_unwritable(file)
         sys.path[:0] = [""] * ("" not in sys.path)  # as `python -m` does
         with _progress() as progress:
             report = torture(
@@ -104,8 +105,11 @@ def command(
     except RingfenceError as error:
         click.echo(f"ringfence: it could not run. {error.fact}\n{error.remedy}", err=True)
         sys.exit(COULD_NOT_RUN)
-    except (click.ClickException, click.Abort):
+    except click.ClickException:
         raise
+    except (KeyboardInterrupt, click.Abort):  # click's own 1 would say that something was found
+        click.echo("ringfence: stopped before its end.", err=True)
+        sys.exit(COULD_NOT_RUN)
     except Exception:  # a mistake of the kit must not look like one of the application
         traceback.print_exc()
         sys.exit(COULD_NOT_RUN)
@@ -125,6 +129,16 @@ def _parsed(options: tuple[str, ...]) -> dict[str, Any]:
         except ValueError:
             parsed[name] = value
     return parsed
+
+
+def _refuse_unwritable(file: str | None) -> None:
+    """Before the run: a report that cannot be written is lost after it."""
+    if file is None or file == "-":
+        return
+    try:
+        Path(file).open("a").close()
+    except OSError as error:
+        raise click.UsageError(f"--json {file}: it cannot be written: {error}.") from None
 
 
 def _tell(report: Report, file: str | None) -> None:

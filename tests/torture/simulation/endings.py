@@ -152,6 +152,7 @@ async def leave_out_of_order(world: World, life: Life) -> None:
             world.reads(second)
         finally:
             await inner.__aexit__(None, None, None)
+        world.reads(life)  # before the second exit below could put it right
     finally:
         await outer.__aexit__(None, None, None)
     world.must_have_run(first)

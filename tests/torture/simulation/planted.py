@@ -13,7 +13,11 @@ import attrs
 
 from tests.mutants.mutant import ROOT, Mutant, applied
 
-__all__ = ["Found", "find"]
+__all__ = ["CouldNotRun", "Found", "find"]
+
+
+class CouldNotRun(Exception):
+    """The search itself failed: that says nothing of the defect."""
 
 
 @attrs.frozen
@@ -31,7 +35,13 @@ class Found:
 
 
 def find(mutant: Mutant, kind: str, seed: int, worlds: int) -> Found:
-    """Look for a planted defect in so many worlds; raises `Stale` if it cannot be planted."""
+    """
+    Look for a planted defect in so many worlds.
+
+    Raises:
+        Stale: it cannot be planted.
+        CouldNotRun: the search ended without saying whether a world shows it.
+    """
     command = [sys.executable, "-m", "tests.torture.simulation"]
     command += ["--seed", str(seed), "--worlds", str(worlds), "--on", kind]
     with applied(mutant) as source:
@@ -48,7 +58,7 @@ def find(mutant: Mutant, kind: str, seed: int, worlds: int) -> Found:
         return Found(float("inf"), "nothing")
     if done.returncode == -signal.SIGXCPU:
         return Found(0, f"no end within {LIMIT} s")
-    return Found(0, (done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+    raise CouldNotRun(f"the simulation could not run: {done.stderr.strip()[-500:]}")
 
 
 def _limit() -> None:

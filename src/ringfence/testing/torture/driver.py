@@ -90,6 +90,7 @@ class Driver:
         self._wires: list[Connection] = []
         self._unanswered = 0
         self._stopped = ""
+        self._has_own = False  # whether an answer carried its own user's canary
 
     # --- the whole ----------------------------------------------------------------------------
 
@@ -183,7 +184,7 @@ class Driver:
             wire.close()
 
     def _require_own_canaries(self) -> None:
-        if not self._report.sum("own canaries") and not self._stopped:
+        if not self._has_own and not self._stopped:
             said = "; ".join(str(fault) for fault in self._report.faults[:3])
             raise ConfigurationError(
                 "The scenario's responses never carry their own user's canary, so no other's "
@@ -424,6 +425,7 @@ class Driver:
         for owner, said in exchange.watch.excerpts.items():
             if owner == step.user and not step.is_nobody:
                 report.did(exchange.turn.attack, "own canaries")
+                self._has_own |= exchange.turn.attack != LOGIN
             elif owner not in self._in_request(step):
                 report.did(exchange.turn.attack, "leaks")
                 report.add_leak(
@@ -562,16 +564,18 @@ class Driver:
             raise ConfigurationError(
                 f"The scenario's `rows()` took more than {ROWS} s.", "Read fewer."
             ) from None
+        own = 0
         for owner, text in rows:
             for whose, place in self._canaries.places(text).items():
+                own += whose == owner
                 if whose != owner:
                     around = text[max(0, place - 40) : place + 60]
                     self._report.add_leak(
                         Leak("row", whose, owner, "", "", self._name, None, "", around,
                              self._report.replay(self._name))
                     )  # fmt: skip
-        what = f"rows: {len(rows):,} read ({self._name})"
-        (self._report.observed if rows else self._report.not_observed).append(what)
+        read = f"rows: {len(rows):,} read, with {own:,} canaries of their own user ({self._name})"
+        (self._report.observed if own else self._report.not_observed).append(read)
 
 
 _OPEN = {

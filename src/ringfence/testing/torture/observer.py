@@ -115,22 +115,38 @@ class Observer:
 
     def listen(self) -> None:
         """Hear every log record, and what is printed, until `stop`."""
-        heard = logging.Logger.callHandlers
-
-        def call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
-            self._hear(_text_of(record), "log")
-            self._is_hearing.now = True  # what its handlers print is the same once more
-            try:
-                heard(logger, record)
-            finally:
-                self._is_hearing.now = False
-
-        logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign, assignment]
-        self._restore.append(lambda: setattr(logging.Logger, "callHandlers", heard))
+        self._listen_to_logging()
         for name in ("stdout", "stderr"):
             plain = getattr(sys, name)
             setattr(sys, name, _Overheard(plain, self._hear_print))
             self._restore.append(lambda name=name, plain=plain: setattr(sys, name, plain))  # type: ignore[misc]
+
+    def _listen_to_logging(self) -> None:
+        """Hear each record once its handlers are done: filters and formatters say more."""
+        heard, formatted = logging.Logger.callHandlers, logging.Handler.format
+        here = self._is_hearing
+
+        def call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
+            outer = getattr(here, "now", None)
+            lines: list[str] = []
+            here.now = (record, lines)  # what its handlers print is the same once more
+            try:
+                heard(logger, record)
+            finally:
+                here.now = outer
+                self._hear(" ".join([_text_of(record), *lines]), "log")
+
+        def format_(handler: logging.Handler, record: logging.LogRecord) -> str:
+            line = formatted(handler, record)
+            now = getattr(here, "now", None)
+            if now is not None and now[0] is record:  # a buffer gives others' away, too
+                now[1].append(line)
+            return line
+
+        logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign, assignment]
+        logging.Handler.format = format_  # type: ignore[method-assign, assignment]
+        self._restore.append(lambda: setattr(logging.Logger, "callHandlers", heard))
+        self._restore.append(lambda: setattr(logging.Handler, "format", formatted))
 
     def stop(self) -> None:
         """Leave logging, stdout, stderr and SQLAlchemy as they were."""
@@ -139,7 +155,7 @@ class Observer:
         self._pools.stop()
 
     def _hear_print(self, text: str) -> None:
-        if not getattr(self._is_hearing, "now", False):
+        if getattr(self._is_hearing, "now", None) is None:
             self._hear(text, "output")
 
     def _hear(self, text: str, where: str) -> None:

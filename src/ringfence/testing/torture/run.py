@@ -68,6 +68,7 @@ def torture(
             cannot find anything.
     """
     _check(users, requests, only)
+    _check_limits(connections, timeout, grace, time_limit)
     _refuse_running_loop()
     names = list(servers) or default_servers()
     canaries = Canaries(secrets.randbelow(10**6) if seed is None else seed, users)
@@ -138,6 +139,15 @@ def _check(users: int, requests: int, only: Collection[str]) -> None:
         )
 
 
+def _check_limits(connections: int, timeout: float, grace: float, time_limit: float) -> None:
+    if connections < 1 or not (timeout > 0 and grace >= 0 and time_limit > 0):
+        raise ConfigurationError(
+            f"Nothing can be asked over {connections} connections, within {timeout:g} s for an "
+            f"answer, {grace:g} s of grace and {time_limit:g} s for each server.",
+            "It takes a connection, and seconds; only the grace may be 0.",
+        )
+
+
 def _refuse_running_loop() -> None:
     try:
         asyncio.get_running_loop()
@@ -158,6 +168,10 @@ def _say_what_was_not_tried(report: Report, scenario: Scenario) -> None:
         report.not_observed.append("rows: the scenario has no `rows()`")
     if not scenario.asks_as_nobody:
         report.not_observed.append("requests by nobody: the scenario says `anonymous = False`")
+    if cut := report.done.get("big_body", {}).get("cut"):
+        report.not_observed.append(
+            f"big_body: {cut} answers were cut off, as they are where a body is refused unread"
+        )
     for attack in ATTACKS:
         if attack not in report.done and (not report.only or attack in report.only):
             report.not_observed.append(f"{attack}: {_WHY.get(attack, 'too few requests')}")

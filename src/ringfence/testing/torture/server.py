@@ -118,7 +118,6 @@ class _Process:
         """Until it has told its port."""
         self._has_port.wait(START)
         if not self.port:
-            self.process.wait(STOP)
             raise not_started(self)
 
 

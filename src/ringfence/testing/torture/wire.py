@@ -206,6 +206,18 @@ def _text(headers: object) -> Headers:
     return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in pairs)
 
 
+def _said(event: events.Event) -> bytes:
+    """All that the server says by it, whether or not it was asked for."""
+    if isinstance(event, (events.Message, events.RejectData)):
+        data = event.data
+        return data.encode() if isinstance(data, str) else bytes(data)
+    if isinstance(event, events.CloseConnection):
+        return f"\n{event.reason or ''}".encode()
+    name_of_it = "extra_headers" if isinstance(event, events.AcceptConnection) else "headers"
+    headers = getattr(event, name_of_it, ())
+    return b"".join(name + b": " + value + b"\n" for name, value in headers)
+
+
 class _Conversation:
     """A WebSocket that is being talked over. Lives as long as `Connection.talk`."""
 
@@ -221,7 +233,16 @@ class _Conversation:
             return 101
         if not isinstance(event, events.RejectConnection):
             raise Cut("neither accepted nor refused")
+        await self._refused()
         return event.status_code
+
+    async def _refused(self) -> None:
+        """Read what a refusal says."""
+        try:
+            while not getattr(await self._next(), "body_finished", False):
+                pass
+        except Cut:
+            pass  # its status has come
 
     async def say(self, message: str | bytes, until: str | None) -> None:
         """Send a message, and read what answers it."""
@@ -245,9 +266,7 @@ class _Conversation:
                 raise Cut(f"closed with {event.code}")
             if isinstance(event, events.Message):
                 data = event.data
-                piece = data if isinstance(data, str) else bytes(data).decode("latin-1")
-                self._watch.feed(piece.encode())
-                text += piece
+                text += data if isinstance(data, str) else bytes(data).decode("latin-1")
                 if event.message_finished:
                     return text
 
@@ -270,6 +289,7 @@ class _Conversation:
             except RemoteProtocolError as error:
                 raise Cut(str(error)) from error
             for event in self._waiting:
+                self._watch.feed(_said(event))
                 if isinstance(event, events.Ping):
                     await self._wire.write(self._socket.send(event.response()))
         return self._waiting.pop(0)
