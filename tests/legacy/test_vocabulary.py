@@ -130,7 +130,8 @@ def test_two_values_for_one_thing_are_refused(
 def test_one_value_in_both_words_is_taken(maker: Any) -> None:
     ctx = maker(
         "alice-1", "t-1", "r-1", agent_context={"a": [1], "session_id": "s-1"},
-        metadata={"a": [1]}, session_id="s-1", websocket_client_id="ws", websocket_connection_id="ws",
+        metadata={"a": [1]}, session_id="s-1",
+        websocket_client_id="ws", websocket_connection_id="ws",
     )  # fmt: skip
     assert ctx.agent_context == {"a": [1], "session_id": "s-1"}
 

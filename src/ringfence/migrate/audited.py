@@ -37,6 +37,4 @@ def is_undecided_write(finding: Finding) -> bool:
 def waiting(findings: Iterable[Finding], place: str) -> list[Finding]:
     """Findings, of which those that are held wait for the write at `place`."""
     reason = f"its key is in audit-keys, and the write in {place} is to be decided first"
-    return [
-        attrs.evolve(one, edits=(), reason=reason) if is_held(one) else one for one in findings
-    ]
+    return [attrs.evolve(one, edits=(), reason=reason) if is_held(one) else one for one in findings]

@@ -97,9 +97,7 @@ def rewritten(
         return Change(path, data, data, Counter(), tuple(examine(path, data, config)))
 
 
-def _rounds(
-    path: Path, data: bytes, config: Config, phase: str, is_holding: bool
-) -> Change:
+def _rounds(path: Path, data: bytes, config: Config, phase: str, is_holding: bool) -> Change:
     source = decode(data)
     parts = path.with_suffix("").parts[1:]
     made: Counter[str] = Counter()
@@ -151,7 +149,8 @@ def _left(changes: list[Change]) -> list[list[Finding]]:
 
 def _again_with_holding(found: list[Found], changes: list[Change], config: Config) -> list[Change]:
     """Whether there is an undecided write is known only when every file has been looked at."""
-    again = [file for file, change in zip(found, changes, strict=True) if change.made.keys() & MOVING]
+    pairs = zip(found, changes, strict=True)
+    again = [file for file, change in pairs if change.made.keys() & MOVING]
     work = functools.partial(_planned, config=config, phase="calls", is_holding=True)
     held = dict(zip((file.path for file in again), spread(work, again, _died), strict=True))
     return [held.get(change.path, change) for change in changes]
