@@ -103,7 +103,9 @@ def test_every_number_and_rule_can_be_set() -> None:
 
 def test_the_parsers_know_every_setting_but_the_sets() -> None:
     fields = {field.name for field in attrs.fields(Settings) if field.init}
-    assert fields - set(module._PARSERS) == {"id_placeholders", "id_prefixes", "block_drivers"}
+    assert fields - set(module._PARSERS) == {
+        "id_placeholders", "id_prefixes", "block_drivers", "context_class",
+    }  # fmt: skip
     assert set(module._PARSERS) <= fields
 
 

@@ -502,7 +502,7 @@ def _root_context(
     draft._session = draft._agent = draft._audit = draft._operation = None
     draft._created = created
     draft._scope = scope
-    draft.__class__ = UserExecutionContext
+    draft.__class__ = scope._settings.context_class or UserExecutionContext
     context: UserExecutionContext = draft
     return context
 

@@ -253,7 +253,7 @@ def user_context(
     context._scope = scope
     if options:
         _take_facts(context, options, settings)
-    context.__class__ = UserExecutionContext
+    context.__class__ = settings.context_class or UserExecutionContext
     scope._context = context
     return _with_options(scope, options) if options else scope
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .scope import RequestScope
     from .settings import Settings
 
-__all__ = ["bound_copy", "derive_child", "draft_of"]
+__all__ = ["bound_copy", "derive_child", "draft_of", "is_plain"]
 
 _now = time.time_ns
 _drafts: dict[type[UserExecutionContext], Any] = {}
@@ -51,6 +51,12 @@ _FILLED = frozenset(
     "tenant_id expires_at client_request_id _session _created _agent _audit _operation _scope "
     "__weakref__".split()
 )
+
+
+def is_plain(cls: type[UserExecutionContext]) -> bool:
+    """Whether a context class adds no fields of its own."""
+    draft_of(cls)
+    return cls in _plain
 
 
 def _slots_of(cls: type) -> tuple[str, ...]:

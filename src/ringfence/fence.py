@@ -19,6 +19,7 @@ from .current import (
     nobody,
     user_context,
 )
+from .drafts import is_plain
 from .errors import ConfigurationError, ContextClosedError
 from .identity import Identity
 from .isolation import Infrastructure
@@ -122,6 +123,7 @@ class Ringfence(Infrastructure):
                 "`ringfence.integrations.sqlalchemy`.",
             )
         self.settings = default_settings() if settings is None else settings
+        _check_context_class(self.settings.context_class)
         self.database = database
         self.services = services
         self.events = events
@@ -273,3 +275,12 @@ class Ringfence(Infrastructure):
             fence=self,
         )
         return block, block.request_id
+
+
+def _check_context_class(cls: Any) -> None:
+    if cls is None or (issubclass(cls, UserExecutionContext) and is_plain(cls)):
+        return
+    raise ConfigurationError(
+        "`context_class` must be a subclass of `UserExecutionContext` without fields of its own.",
+        "Correct `Settings.context_class`; such a class has `__slots__ = ()`.",
+    )

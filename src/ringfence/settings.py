@@ -111,6 +111,8 @@ class Settings:
             again once it has cancelled what is left.
         block_drivers: `module:qualified name` of functions that enter *and* leave a generator
             within one block, as contextlib does. See `ScopeInGeneratorError`.
+        context_class: what the contexts of scopes opened by ids are of, such as
+            `ringfence.legacy.UserExecutionContext`; `None`: ringfence's own.
 
     Raises:
         ConfigurationError: a value that makes no sense.
@@ -136,6 +138,7 @@ class Settings:
     idle_connection_warning: float = attrs.field(default=5.0, validator=_not_negative)
     drain_timeout: float = attrs.field(default=10.0, validator=_positive)
     block_drivers: frozenset[str] = attrs.field(default=BLOCK_DRIVERS, converter=frozenset)
+    context_class: type[Any] | None = None
     id_rules: IdRules = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import json
 import pickle
@@ -113,7 +114,7 @@ def test_they_stand_beside_canonical_ones(maker: Any) -> None:
         ({"audit_metadata": {"a": 1}, "metadata": {"a": 2}}, "metadata['a']"),
         (
             {"agent_context": {"session_id": "s-1"}, "session_id": "s-2"},
-            "session_id['session_id']",
+            "session_id",
         ),
     ],
 )
@@ -123,6 +124,16 @@ def test_two_values_for_one_thing_are_refused(
     with pytest.raises(InvalidContextError) as caught:
         maker("alice-1", "t-1", "r-1", **given)
     assert (caught.value.field, caught.value.rule) == (field, "twice")
+
+
+@makers
+def test_one_value_in_both_words_is_taken(maker: Any) -> None:
+    ctx = maker(
+        "alice-1", "t-1", "r-1", agent_context={"a": [1], "session_id": "s-1"},
+        metadata={"a": [1]}, session_id="s-1",
+        websocket_client_id="ws", websocket_connection_id="ws",
+    )  # fmt: skip
+    assert ctx.agent_context == {"a": [1], "session_id": "s-1"}
 
 
 def test_so_are_two_lineages() -> None:
@@ -145,6 +156,12 @@ def test_a_fourth_positional_argument_that_is_no_text_is_the_session(maker: Any)
     assert maker("alice-1", "t-1", "r-1", session).db_session is session
     ctx = maker("alice-1", "t-1", "r-1", session, "q-1", "s-1", "ws-1")  # the supervisor's order
     assert (ctx.request_id, ctx.session_id, ctx.websocket_client_id) == ("q-1", "s-1", "ws-1")
+
+
+@makers
+def test_no_session_and_then_text_is_the_supervisor_s_order(maker: Any) -> None:
+    ctx = maker("alice-1", "t-1", "r-1", None, "q-1")
+    assert (ctx.request_id, ctx.db_session) == ("q-1", None)
 
 
 @makers
@@ -343,6 +360,15 @@ def test_nothing_but_metadata_can_be_assigned(name: str) -> None:
         delattr(ctx, name)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         del ctx.metadata
+
+
+def test_tests_of_the_old_immutability_stay_true() -> None:
+    ctx = make()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ctx.user_id = "bob-22"  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        del ctx.user_id  # type: ignore[misc]
+    assert ctx.user_id == "alice-1"
 
 
 def test_a_refused_construction_leaves_nothing_writable() -> None:

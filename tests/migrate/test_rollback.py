@@ -15,6 +15,7 @@ from ringfence.migrate import journal, rewrite
 from ringfence.migrate.config import Config
 from ringfence.migrate.journal import Journal
 from ringfence.migrate.rollback import Restored, roll_back
+from ringfence.migrate.writing import replace
 
 from . import trees
 
@@ -53,6 +54,14 @@ def test_modes_line_ends_and_encodings_come_back(project: Path) -> None:
     assert trees.digest(project) != before
     assert set(_outcomes(roll_back(run)).values()) == {"restored"}
     assert trees.digest(project) == before
+
+
+def test_a_new_owner_takes_nothing_of_the_mode_away(tmp_path: Path) -> None:
+    file = tmp_path / "a.py"
+    file.write_text(NEW)
+    file.chmod(0o4755)
+    replace(file, b"")
+    assert file.stat().st_mode & 0o7777 == 0o4755
 
 
 def test_what_somebody_edited_since_is_left_and_shown(project: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ringfence.migrate.config import Config
-from ringfence.migrate.examine import examine
+from ringfence.migrate.examine import examine, mentions
 
 SERVICES = "from netra.services.user_execution_context import UserExecutionContext"
 HEAD = (
@@ -78,6 +78,8 @@ ROWS: list[tuple[str, int, str, str]] = [
     ("assignment to user_id / thread_id / run_id", 38, HEAD + "ctx.run_id = 1", "RM309"),
     ("object.__setattr__(ctx, ..)", 12, HEAD + "object.__setattr__(ctx, 'a', 1)", "RM310"),
     ("dataclasses.replace(ctx, ..)", 3, HEAD + "dataclasses.replace(ctx, user_id='x')", "RM311"),
+    ("dataclasses.asdict(ctx), fields(ctx)", 0,
+     HEAD + "dataclasses.asdict(ctx), fields(ctx)", "RM311"),
     ("isinstance(x, UserExecutionContext)", 29,
      HEAD + "isinstance(x, UserExecutionContext)", "RM312"),
     ("clear_shared_objects", 9,
@@ -118,6 +120,37 @@ SAME: list[tuple[str, int, str, str]] = [
      "try:\n    pass\nexcept (InvalidContextError, ValueError):\n    pass",
      "the two classes become one by their import, and it is a ValueError"),
 ]  # fmt: skip
+
+
+BY_NAME_ALONE = (
+    "ctx.metadata['k']",
+    "self.context.session_id",
+    "ctx.user_id = 'u-18'",
+    "hasattr(context, 'metadata')",
+    "setattr(self.context, 'metadata', {})",
+    "object.__setattr__(ctx, 'a', 1)",
+    "dataclasses.replace(ctx, user_id='x')",
+    "asdict(self.ctx)",
+    "ctx.create_child_context('op', {})",
+    "ctx.create_supervisor_style_child_context('op')",
+    "ctx.create_child_context_supervisor('op')",
+    "ctx.with_websocket_connection_supervisor('w')",
+    "ctx.to_execution_context()",
+    "ctx.websocket_connection_id",
+)
+"""What rules find in a file that imports nothing of ours."""
+
+
+@pytest.mark.parametrize("source", BY_NAME_ALONE)
+def test_a_file_with_nothing_else_is_examined(source: str) -> None:
+    config = Config()
+    assert examine(Path("/project/app/file.py"), source.encode(), config)
+    assert mentions(source.encode(), config)
+
+
+@pytest.mark.parametrize("source", ["ctx.user_id == 1", "print(ctx.user_id)", "getattr(x, 'y')"])
+def test_most_files_are_not(source: str) -> None:
+    assert not mentions(source.encode(), Config())
 
 
 def _found(source: str) -> set[str]:

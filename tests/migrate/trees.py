@@ -25,7 +25,9 @@ class Agent{number}:
         return self.context.websocket_connection_id
 
     def child(self, step):
-        return self.context.create_child_context("step", {{"step": step, "client_ip": "1.2.3.4"}})
+        return self.context.create_child_context(
+            "step", additional_metadata={{"step": step, "client_ip": "1.2.3.4"}}
+        )
 
 
 def make(user):

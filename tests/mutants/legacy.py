@@ -166,7 +166,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "legacy: a session that comes fourth is a request id",
         "legacy/arguments.py",
-        "    if positional and not isinstance(positional[0], _NO_SESSIONS):\n",
+        "    if _is_of_supervisor(positional):\n",
         "    if False:\n",
         VOCABULARY,
     ),
@@ -203,8 +203,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "legacy: any field can be assigned",
         "legacy/context.py",
-        "            super().__setattr__(name, value)  # which raises: it is frozen\n",
-        "            object.__setattr__(self, name, value)\n",
+        '        if name != "metadata":\n            raise _FrozenInstanceError\n',
+        '        if name != "metadata":\n            object.__setattr__(self, name, value)\n',
         VOCABULARY,
     ),
     mutant(

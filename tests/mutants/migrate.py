@@ -13,6 +13,7 @@ TREES = "tests/migrate/test_trees.py"
 CONFIG = "tests/migrate/test_config.py"
 WORKERS = "tests/migrate/test_workers.py"
 RUNNING = "tests/migrate/test_running.py"
+AUDITED = "tests/migrate/test_audited.py"
 
 BECOMES = f"{CORPUS}::test_it_becomes_what_it_says"
 LEFT = f"{CORPUS}::test_what_is_left_to_a_person_is_listed_with_its_reason"
@@ -111,6 +112,41 @@ MUTANTS: list[Mutant] = [
         "(audit if key in names.config.audit_keys else agent).append(text)",
         "agent.append(text)",
         _case("calls_metadata_split"),
+    ),
+    mutant(
+        "migrate: audited keys move while other writes are undecided",
+        "migrate/rewrite.py",
+        "doing = apart([one for one in due if not (is_holding and is_held(one))])",
+        "doing = apart(due)",
+        AUDITED,
+    ),
+    mutant(
+        "migrate: what is the agent's by position goes to the audit trail",
+        "migrate/children.py",
+        "        if is_agents and any(AUDIT in edit.text for edit in edits):",
+        "        if False:",
+        _left("calls_children"),
+    ),
+    mutant(
+        "migrate: a subclass takes what the class takes",
+        "migrate/constructors.py",
+        "    if made.makes_itself:",
+        "    if False:",
+        _case("calls_subclass_with_a_constructor"),
+    ),
+    mutant(
+        "migrate: a match binds no name",
+        "migrate/names.py",
+        "    elif isinstance(node, (cst.MatchAs, cst.MatchStar)) and node.name is not None:",
+        "    elif False:",
+        _case("reads_names_bound_otherwise"),
+    ),
+    mutant(
+        "migrate: nonlocal is not heard of",
+        "migrate/names.py",
+        "            scope.lent[name] = owner or self.root",
+        "            pass",
+        _case("reads_names_bound_otherwise"),
     ),
     mutant(
         "migrate: lineage goes to the agent",

@@ -109,7 +109,7 @@ def _take_metadata(arguments: dict[str, Any], metadata: Mapping[str, Any]) -> No
 def _named(
     positional: tuple[Any, ...], given: Mapping[str, Any], order: tuple[str, ...]
 ) -> dict[str, Any]:
-    if positional and not isinstance(positional[0], _NO_SESSIONS):
+    if _is_of_supervisor(positional):
         deprecated("a session as fourth argument", 4)
         order = SUPERVISOR_ORDER
     if len(positional) > len(order):
@@ -121,6 +121,15 @@ def _named(
     if twice:
         raise TypeError(f"multiple values for argument {min(twice)!r}")
     return {**named, **given}
+
+
+def _is_of_supervisor(positional: tuple[Any, ...]) -> bool:
+    """By a session in front, or none and then text: a session is never text, a request id is."""
+    if not positional:
+        return False
+    if positional[0] is None:
+        return len(positional) > 1 and isinstance(positional[1], str)
+    return not isinstance(positional[0], _NO_SESSIONS)
 
 
 def _set_once(arguments: dict[str, Any], name: str, value: object) -> None:
@@ -176,7 +185,8 @@ def _refuse_doubles(additions: dict[str, Any], agent: Any, audit: Any, field: st
     for held in (agent, audit):
         doubles = additions.keys() & held.keys() if isinstance(held, dict) else ()
         for key in doubles:
-            raise _twice(f"{field}[{key!r}]")
+            if held[key] is not additions[key] and held[key] != additions[key]:
+                raise _twice(field if key == field else f"{field}[{key!r}]")
 
 
 def _twice(field: str) -> InvalidContextError:

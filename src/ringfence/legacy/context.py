@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self, Unpack
+
+import attrs
 
 from .. import context as canonical
 from ..records import json_ready
@@ -22,6 +25,10 @@ from .deprecations import deprecated
 from .metadata import Metadata, merged, replace_metadata, split_lineage
 
 __all__ = ["UserExecutionContext"]
+
+
+class _FrozenInstanceError(attrs.exceptions.FrozenInstanceError, dataclasses.FrozenInstanceError):
+    """For who expects the canonical class's error, and for who expects the older classes'."""
 
 
 class UserExecutionContext(canonical.UserExecutionContext):
@@ -234,10 +241,12 @@ class UserExecutionContext(canonical.UserExecutionContext):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "metadata":
-            super().__setattr__(name, value)  # which raises: it is frozen
-            return
+            raise _FrozenInstanceError
         deprecated("metadata", 2)
         replace_metadata(self, value)
+
+    def __delattr__(self, name: str) -> None:
+        raise _FrozenInstanceError
 
     def to_dict(self) -> dict[str, Any]:
         """The canonical dictionary, and `websocket_connection_id` and `metadata`."""

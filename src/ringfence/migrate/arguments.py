@@ -69,7 +69,8 @@ class Arguments:
     def into_agent_context(self, name: str) -> tuple[list[Edit], str]:
         """The edits that make a keyword a key of the agent's data, or why not."""
         arg = self.keywords[name]
-        entry = f"{self.tree.quoted(arg, name)}: {self.tree.code(arg.value)}"
+        value = self.tree.code(arg).partition("=")[2].strip()  # with its parentheses
+        entry = f"{self.tree.quoted(arg, name)}: {value}"
         there = self.keywords.get(AGENT) or self.keywords.get("metadata")
         if there is None:
             return [self.tree.replace(arg, f"{AGENT}={{{entry}}}")], ""

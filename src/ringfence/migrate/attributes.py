@@ -18,6 +18,7 @@ __all__ = ["attributes", "builtins"]
 OLD, NEW = "websocket_connection_id", "websocket_client_id"
 IDENTITY = ("user_id", "thread_id", "run_id", "request_id")
 ACCOUNTING = ("active_runs", "run_history", "execution_metrics", "cleanup_callbacks", "status")
+DATACLASSES = ("asdict", "astuple", "attrs.evolve", "fields", "is_dataclass", "replace")
 
 
 def attributes(names: Names, node: cst.CSTNode) -> Iterator[Finding]:
@@ -77,7 +78,7 @@ def builtins(names: Names, node: cst.CSTNode) -> Iterator[Finding]:
         yield from _by_name(names, node, called, first)
     elif called == "object.__setattr__" and receiver(names, first):
         yield names.tree.finding("RM310", node, reason=RULES["RM310"].why)
-    elif called in ("replace", "dataclasses.replace", "attrs.evolve") and receiver(names, first):
+    elif called.removeprefix("dataclasses.") in DATACLASSES and receiver(names, first):
         yield names.tree.finding("RM311", node, reason=RULES["RM311"].why)
     elif called == "isinstance" and len(node.args) > 1 and _has_class(names, node.args[1].value):
         yield names.tree.finding("RM312", node, reason=RULES["RM312"].why)

@@ -9,6 +9,7 @@ import libcst as cst
 from .arguments import Arguments
 from .constructors import misplaced
 from .findings import Edit, Finding
+from .keys import AUDIT
 from .names import Names
 from .receivers import KNOWN, doubt, receiver
 from .rules import RULES
@@ -57,6 +58,9 @@ def _child(names: Names, node: cst.Call, func: cst.Attribute, doubted: str) -> I
     elif additions:
         edits: list[Edit]
         edits, reason = given.split(additions[0], "additional_")
+        is_agents = func.attr.value == METHOD and additions[0].keyword is None
+        if is_agents and any(AUDIT in edit.text for edit in edits):
+            reason = "by position all of them are the agent's, and some are in audit-keys"
         yield tree.finding("RM209", additions[0], *edits, reason=doubted or reason)
 
 

@@ -44,6 +44,9 @@ def _made(
     names: Names, node: cst.Call, made: Meaning, parameters: Sequence[str]
 ) -> Iterator[Finding]:
     given, tree = Arguments(names, node), names.tree
+    if made.makes_itself:
+        yield from _of_its_own(names, given)
+        return
     if given.is_starred:
         yield tree.finding("RM205", node, reason=RULES["RM205"].why)
         return
@@ -60,6 +63,17 @@ def _made(
     if "session_id" in given.keywords:
         edits, reason = given.into_agent_context("session_id")
         yield tree.finding("RM203", given.keywords["session_id"], *edits, reason=reason)
+
+
+def _of_its_own(names: Names, given: Arguments) -> Iterator[Finding]:
+    """What a constructor of somebody's own takes is not known here."""
+    codes = {"websocket_connection_id": "RM201", "metadata": "RM202", "session_id": "RM203"}
+    for name in OLD:
+        if name in given.keywords:
+            yield names.tree.finding(
+                codes[name], given.keywords[name],
+                reason="this subclass has a constructor of its own",
+            )  # fmt: skip
 
 
 def misplaced(names: Names, given: Arguments, name: str) -> Iterator[Finding]:

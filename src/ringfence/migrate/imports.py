@@ -21,7 +21,7 @@ from .names import Names
 from .rules import RULES
 from .uses import in_annotations, is_attribute_name, is_in_import, members, uses
 
-__all__ = ["imports"]
+__all__ = ["imports", "old_class"]
 
 
 def imports(names: Names, node: cst.CSTNode) -> Iterator[Finding]:
@@ -41,6 +41,14 @@ def imports(names: Names, node: cst.CSTNode) -> Iterator[Finding]:
     elif isinstance(node, cst.Import):
         for alias in node.names:
             yield from _whole(names, alias)
+
+
+def old_class(names: Names, node: cst.CSTNode) -> Iterator[Finding]:
+    """An old class, in a file of which other things stay."""
+    if isinstance(node, cst.ClassDef) and names.config.is_legacy(names.module, node.name.value):
+        yield names.tree.finding(
+            "RM122", node.name, reason="delete it when nothing uses it, in this file either"
+        )
 
 
 # --- from old.module import names -------------------------------------------------------------

@@ -78,7 +78,7 @@ def divided(names: Names, node: cst.CSTNode) -> Divided:
             return Divided(undecided(key))
         text = names.tree.code(element)
         if key in LINEAGE_KEYS:
-            lineage.append((key, names.tree.code(element.value)))
+            lineage.append((key, text.partition(":")[2].strip()))  # with its parentheses
         else:
             (audit if key in names.config.audit_keys else agent).append(text)
     return _readable(names, node, Divided("", tuple(agent), tuple(audit), tuple(lineage)))

@@ -30,8 +30,8 @@ _OPENING = frozenset({
 """Nodes with names of their own."""
 _BINDING = frozenset({
     cst.AnnAssign, cst.Assign, cst.AugAssign, cst.ClassDef, cst.CompFor, cst.ExceptHandler,
-    cst.For, cst.FunctionDef, cst.ImportAlias, cst.ImportFrom, cst.NamedExpr, cst.Param,
-    cst.WithItem,
+    cst.For, cst.FunctionDef, cst.Global, cst.ImportAlias, cst.ImportFrom, cst.MatchAs,
+    cst.MatchMapping, cst.MatchStar, cst.NamedExpr, cst.Nonlocal, cst.Param, cst.WithItem,
 })  # fmt: skip
 """Nodes that give names a value."""
 
@@ -45,11 +45,13 @@ class Meaning:
         what: `class`, `context`, `module` or `function`.
         module: the dotted module that it, or its class, was imported from.
         name: the name it has there.
+        makes_itself: whether it is a subclass with a constructor of its own.
     """
 
     what: str
     module: str
     name: str = ""
+    makes_itself: bool = False
 
     @property
     def is_factory(self) -> bool:
@@ -74,6 +76,8 @@ class Scope:
     node: cst.CSTNode
     parent: Scope | None
     bindings: dict[str, list[Binding]] = attrs.field(factory=dict)
+    lent: dict[str, Scope] = attrs.field(factory=dict)
+    """Names that are bound elsewhere: by `global` and `nonlocal`."""
     attributes: dict[str, list[Binding]] = attrs.field(factory=dict)
     """Of a class: what its methods assign to `self`, and its annotated fields."""
 
@@ -86,8 +90,9 @@ class Scope:
 class Names:
     """The names of one file. Lives while it is examined."""
 
-    def __init__(self, tree: Tree, config: Config, package: tuple[str, ...]) -> None:
-        self.tree, self.config, self.package = tree, config, package
+    def __init__(self, tree: Tree, config: Config, parts: tuple[str, ...]) -> None:
+        self.tree, self.config = tree, config
+        self.module, self.package = ".".join(parts), parts[:-1]  # where the file itself is
         self.root = Scope(tree.module, None)
         self.scopes: dict[cst.CSTNode, Scope] = {tree.module: self.root}
         self._asked: set[int] = set()
@@ -117,7 +122,9 @@ class Names:
 
     def _bind(self, node: cst.CSTNode) -> None:
         scope = self.scopes[node]
-        if isinstance(node, cst.ImportFrom):
+        if isinstance(node, (cst.Global, cst.Nonlocal)):
+            self._lend(node, scope)
+        elif isinstance(node, cst.ImportFrom):
             self._bind_from(node, scope)
         elif isinstance(node, cst.ImportAlias) and isinstance(self.tree.parent[node], cst.Import):
             name = node.evaluated_name
@@ -133,6 +140,13 @@ class Names:
         else:
             for target, how, value in _bound(node):
                 self._bind_target(target, Binding(how, value, scope))
+
+    def _lend(self, node: cst.Global | cst.Nonlocal, scope: Scope) -> None:
+        for name in (item.name.value for item in node.names):
+            owner: Scope | None = scope.parent if isinstance(node, cst.Nonlocal) else None
+            while owner is not None and (owner.is_class or name not in owner.bindings):
+                owner = owner.parent
+            scope.lent[name] = owner or self.root
 
     def _bind_from(self, node: cst.ImportFrom, scope: Scope) -> None:
         module = self.absolute(node)
@@ -170,7 +184,7 @@ class Names:
 
     @staticmethod
     def _add(scope: Scope, name: str, binding: Binding) -> None:
-        scope.bindings.setdefault(name, []).append(binding)
+        scope.lent.get(name, scope).bindings.setdefault(name, []).append(binding)
 
     # --- modules ------------------------------------------------------------------------------
 
@@ -229,7 +243,7 @@ class Names:
         """One meaning, if all of them are of one sort; a name that may be anything has none."""
         if not meanings or any(meaning is None for meaning in meanings):
             return None
-        kinds = {(meaning.what, meaning.name) for meaning in meanings if meaning}
+        kinds = {(one.what, one.name, one.makes_itself) for one in meanings if one}
         return meanings[0] if len(kinds) == 1 else None
 
     def _bound_to(self, binding: Binding, name: str) -> Meaning | None:
@@ -253,7 +267,9 @@ class Names:
         for base in node.bases:
             meaning = self._of(base.value, scope)
             if meaning is not None and meaning.what == "class":
-                return meaning
+                return attrs.evolve(
+                    meaning, makes_itself=meaning.makes_itself or _has_constructor(node)
+                )
         return None
 
     def _imported(self, module: str, name: str) -> Meaning | None:
@@ -368,6 +384,13 @@ class Names:
         return self._agreed([self.annotated(p, scope) for p in chosen if not _is_none(p)])
 
 
+def _has_constructor(node: cst.ClassDef) -> bool:
+    return any(
+        isinstance(part, cst.FunctionDef) and part.name.value in ("__init__", "__new__")
+        for part in node.body.body
+    )
+
+
 def _is_none(node: cst.CSTNode | None) -> bool:
     return isinstance(node, cst.Name) and node.value == "None"
 
@@ -387,3 +410,7 @@ def _bound(node: Any) -> Iterator[tuple[cst.CSTNode, str, cst.CSTNode | None]]:
         yield node.target, "other", None
     elif isinstance(node, cst.ExceptHandler) and node.name is not None:
         yield node.name.name, "other", None
+    elif isinstance(node, (cst.MatchAs, cst.MatchStar)) and node.name is not None:
+        yield node.name, "other", None
+    elif isinstance(node, cst.MatchMapping) and node.rest is not None:
+        yield node.rest, "other", None

@@ -11,6 +11,7 @@ import attrs
 
 from ..errors import ConfigurationError
 from . import git
+from .audited import MOVING, is_held
 from .config import Config
 from .examine import examine, examine_source, own_module
 from .files import root_of
@@ -18,7 +19,7 @@ from .findings import Finding, apart, apply
 from .journal import Entry, Journal, home_of
 from .paths import shown
 from .rules import AUTOMATIC, NOTE
-from .scan import Found, Report, Tell, candidates, counting, report
+from .scan import Found, Report, Tell, candidates, counting, report, undecided_write
 from .source import UnreadableError, decode, read, refuse_unparsed
 from .workers import spread
 from .writing import replace
@@ -77,29 +78,33 @@ class Rewriting:
         return "".join(diff(change, self.report.root) for change in self.changes)
 
 
-def rewritten(path: Path, data: bytes, config: Config, phase: str) -> Change:
+def rewritten(
+    path: Path, data: bytes, config: Config, phase: str, *, is_holding: bool = False
+) -> Change:
     """
     What a phase makes of one file. Deterministic; of its own result it makes the same.
 
     Args:
         path: absolute: relative imports are resolved by it.
+        is_holding: whether uses of audited keys have to wait, see `audited`.
     """
     parts = path.with_suffix("").parts[1:]
     if own_module(parts, config):
         return Change(path, data, data, Counter(), tuple(examine(path, data, config)))
     try:
-        return _rounds(path, data, config, phase)
+        return _rounds(path, data, config, phase, is_holding)
     except UnreadableError:
         return Change(path, data, data, Counter(), tuple(examine(path, data, config)))
 
 
-def _rounds(path: Path, data: bytes, config: Config, phase: str) -> Change:
+def _rounds(path: Path, data: bytes, config: Config, phase: str, is_holding: bool) -> Change:
     source = decode(data)
-    package = path.with_suffix("").parts[1:-1]
+    parts = path.with_suffix("").parts[1:]
     made: Counter[str] = Counter()
     for _ in range(ROUNDS):
-        found = examine_source(source, package, config)
-        doing = apart([one for one in found if one.edits and one.phase == phase])
+        found = examine_source(source, parts, config)
+        due = [one for one in found if one.edits and one.phase == phase]
+        doing = apart([one for one in due if not (is_holding and is_held(one))])
         if not doing:
             return Change(path, data, source.encode(source.utf8), made, tuple(found))
         edited = apply(source.utf8, doing)
@@ -130,9 +135,25 @@ def plan(
     seen, found = candidates(path, config)
     work = functools.partial(_planned, config=config, phase=phase)
     changes = spread(work, found, _died, counting(tell, len(found)))
-    left = report(root_of(path), seen, found, [list(change.left) for change in changes], config)
+    root = root_of(path)
+    if phase == "calls" and undecided_write(root, found, _left(changes)):
+        changes = _again_with_holding(found, changes, config)
+    left = report(root, seen, found, _left(changes), config)
     _refuse_too_early(left, phase)
     return Rewriting(phase, left, tuple(change for change in changes if change.is_changed))
+
+
+def _left(changes: list[Change]) -> list[list[Finding]]:
+    return [list(change.left) for change in changes]
+
+
+def _again_with_holding(found: list[Found], changes: list[Change], config: Config) -> list[Change]:
+    """Whether there is an undecided write is known only when every file has been looked at."""
+    pairs = zip(found, changes, strict=True)
+    again = [file for file, change in pairs if change.made.keys() & MOVING]
+    work = functools.partial(_planned, config=config, phase="calls", is_holding=True)
+    held = dict(zip((file.path for file in again), spread(work, again, _died), strict=True))
+    return [held.get(change.path, change) for change in changes]
 
 
 def _refuse_too_early(left: Report, phase: str) -> None:
@@ -150,10 +171,10 @@ def _refuse_too_early(left: Report, phase: str) -> None:
         )
 
 
-def _planned(file: Found, config: Config, phase: str) -> Change:
+def _planned(file: Found, config: Config, phase: str, is_holding: bool = False) -> Change:
     if file.error:
         return _kept(file, Finding("RM902", 1, "", file.error))
-    return rewritten(file.path, file.data, config, phase)
+    return rewritten(file.path, file.data, config, phase, is_holding=is_holding)
 
 
 def _died(file: Found) -> Change:

@@ -64,7 +64,8 @@ RULES: dict[str, Rule] = {
         # --- the last phase
         _rule("RM121", "import of ringfence.legacy", "moves to ringfence, once nothing of the old "
               "vocabulary is left in the tree"),
-        _rule("RM122", "an old module itself", "needs a person: delete it when nothing imports it"),
+        _rule("RM122", "an old module, or an old class in one that stays", "needs a person: delete "
+              "it when nothing uses it"),
         # --- constructors and factories
         _rule("RM201", "websocket_connection_id=", "websocket_client_id="),
         _rule("RM202", "metadata=", "agent_context= and audit_metadata=, where the keys of the "
@@ -103,8 +104,8 @@ RULES: dict[str, Rule] = {
               "keep their own runs"),
         _rule("RM309", "an identity assigned", "needs a person: contexts are immutable"),
         _rule("RM310", "object.__setattr__ on a context", "needs a person: contexts are immutable"),
-        _rule("RM311", "dataclasses.replace of a context", "needs a person: it raises, because it "
-              "would swap a user in one line"),
+        _rule("RM311", "a context as a dataclass", "needs a person: `replace` raises, because it "
+              "would swap a user in one line; for `asdict` and `fields` there is to_dict()"),
         _rule("RM312", "isinstance of the class", "for review: an instance of ringfence's class "
               "is none of ringfence.legacy's", True),
         _rule("RM313", "to_execution_context", "needs a person: there is one class now"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import attrs
 
+from .audited import is_undecided_write, waiting
 from .config import Config
 from .examine import examine, mentions, own_module
 from .files import find, root_of
@@ -112,12 +113,22 @@ def report(
     root: Path, seen: int, found: list[Found], results: list[list[Finding]], config: Config
 ) -> Report:
     """The report of examined files."""
+    place = undecided_write(root, found, results)
     files = []
     for file, findings in zip(found, results, strict=True):
         if findings:
             relative = file.path.relative_to(root).as_posix()
-            files.append(FileReport(shown(relative), config.priority(relative), tuple(findings)))
+            told = tuple(waiting(findings, place) if place else findings)
+            files.append(FileReport(shown(relative), config.priority(relative), told))
     return Report(root, seen, tuple(files))
+
+
+def undecided_write(root: Path, found: list[Found], results: list[list[Finding]]) -> str:
+    """Where the first write is that may put audited keys elsewhere; empty if there is none."""
+    for file, findings in zip(found, results, strict=True):
+        for finding in filter(is_undecided_write, findings):
+            return f"{shown(file.path.relative_to(root).as_posix())}:{finding.line}"
+    return ""
 
 
 def _examined(file: Found, config: Config) -> list[Finding]:

@@ -18,9 +18,10 @@ def replace(path: Path, data: bytes) -> None:
     before = path.lstat()
     try:
         with new.open("xb") as file:
-            os.fchmod(file.fileno(), before.st_mode & 0o7777)
             with contextlib.suppress(PermissionError, AttributeError):
                 os.fchown(file.fileno(), before.st_uid, before.st_gid)
+            # the mode last: a new owner takes some of it away
+            os.fchmod(file.fileno(), before.st_mode & 0o7777)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
