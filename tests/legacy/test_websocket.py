@@ -19,7 +19,6 @@ from ringfence import (
     child_context,
     counters,
     current_context,
-    current_scope,
     nobody,
     user_context,
 )
@@ -58,12 +57,13 @@ async def test_events_reach_the_user_of_the_request() -> None:
     sink: EventSink = registry
     async with user_context(make(request_id="q-1")) as ctx:
         await registry.set_websocket_manager(socket, ctx)
-        await sink.emit(current_scope(), "agent_started", {"agent": "triage", "api_key": "SECRET"})
+        sent = await sink.emit("agent_started", {"agent": "triage", "api_key": "SECRET"})
     assert socket.sent == [
         (
             "alice-1",
             {
-                "type": "agent_started", "request_id": "q-1", "thread_id": "t-1", "run_id": "r-1",
+                "id": sent, "type": "agent_started",
+                "request_id": "q-1", "thread_id": "t-1", "run_id": "r-1",
                 "data": {"agent": "triage", "api_key": "[redacted]"},
             },
         )
@@ -75,12 +75,12 @@ async def test_so_do_those_of_its_children() -> None:
     async with user_context(make()) as ctx:
         await registry.set_websocket_manager(socket, ctx)
         async with child_context("agent") as agent, child_context("tool") as tool:
-            await registry.emit(current_scope(), "tool_executing", {})
+            await registry.emit("tool_executing", {})
             assert socket.sent[0][1]["request_id"] == tool.request_id
             nearer = Socket()
             await registry.set_websocket_manager(nearer, agent)
-            await registry.emit(current_scope(), "tool_completed", {})
-        await registry.emit(current_scope(), "agent_completed", {})
+            await registry.emit("tool_completed", {})
+        await registry.emit("agent_completed", {})
     assert (socket.kinds, nearer.kinds) == (
         ["tool_executing", "agent_completed"],
         ["tool_completed"],
@@ -94,7 +94,7 @@ async def test_a_context_made_by_hand_serves_the_scope_it_is_given_in() -> None:
         await registry.set_websocket_manager(socket, made)
         assert registry.context_of(made.request_id) is made
         async with child_context("tool"):
-            await registry.emit(current_scope(), "agent_started", {})
+            await registry.emit("agent_started", {})
     assert socket.kinds == ["agent_started"]
     async with user_context("alice-1"):
         with pytest.raises(NoContextError):
@@ -110,7 +110,7 @@ async def test_users_at_once_each_get_their_own() -> None:
             await registry.set_websocket_manager(sockets[user], ctx)
             for step in range(5):
                 async with child_context("tool"):
-                    await registry.emit(current_scope(), user, {"step": step})
+                    await registry.emit(user, {"step": step})
 
     async with anyio.create_task_group() as tasks:
         for user in sockets:
@@ -127,13 +127,10 @@ async def test_it_is_kept_while_the_scope_is_open_and_no_longer() -> None:
         async with child_context("agent") as child:
             await registry.set_websocket_manager(socket, child)
             assert registry.context_of(child.request_id) is child
-            scope = current_scope()
         with pytest.raises(NoContextError, match="No context is kept"):
             registry.context_of(child.request_id)
         with pytest.raises(ContextClosedError):
             await registry.set_websocket_manager(socket, child)
-        with pytest.raises(ContextClosedError):
-            await registry.emit(scope, "agent_failed", {})
         await registry.set_websocket_manager(socket, ctx)
     assert registry._connected == {}
     assert socket.sent == []
@@ -154,7 +151,7 @@ async def test_a_new_manager_replaces_the_old_one() -> None:
         async with child_context("tool"):
             await registry.set_websocket_manager(first, ctx)
         await registry.set_websocket_manager(second, ctx)
-        await registry.emit(current_scope(), "agent_started", {})
+        await registry.emit("agent_started", {})
     assert (first.sent, second.kinds) == ([], ["agent_started"])
 
 
@@ -164,13 +161,13 @@ async def test_the_end_of_what_was_replaced_ends_nothing_else() -> None:
         async with child_context("tool"):
             await registry.set_websocket_manager(first, copy.copy(ctx))  # until the tool ends
             await registry.set_websocket_manager(second, ctx)
-        await registry.emit(current_scope(), "agent_completed", {})
+        await registry.emit("agent_completed", {})
     assert (first.sent, second.kinds) == ([], ["agent_completed"])
 
 
 async def test_without_a_manager_an_event_is_counted() -> None:
     async with user_context(make()):
-        await WebSocketRegistry().emit(current_scope(), "agent_started", {})
+        await WebSocketRegistry().emit("agent_started", {})
     assert counters.value("legacy.event_undelivered") == 1
 
 
@@ -180,9 +177,9 @@ async def test_a_socket_that_fails_is_heard_of_and_blocks_nobody() -> None:
         await registry.set_websocket_manager(Broken(), ctx)
         for _ in range(2):
             with pytest.raises(ConnectionError):
-                await registry.emit(current_scope(), "agent_started", {})
+                await registry.emit("agent_started", {})
         await registry.set_websocket_manager(socket, ctx)
-        await registry.emit(current_scope(), "agent_started", {})
+        await registry.emit("agent_started", {})
     assert socket.kinds == ["agent_started"]
 
 
@@ -209,14 +206,12 @@ async def test_so_is_one_of_another_request_of_the_same_user() -> None:
     registry, socket = WebSocketRegistry(), Socket()
     async with user_context(make()) as first:
         await registry.set_websocket_manager(socket, first)
-        scope = current_scope()
         async with user_context(make()):
             with pytest.raises(OwnershipError):
                 await registry.set_websocket_manager(socket, first)
             with pytest.raises(OwnershipError):
                 registry.context_of(first.request_id)
-            with pytest.raises(OwnershipError):
-                await registry.emit(scope, "agent_started", {})
+            await registry.emit("agent_started", {})
     assert socket.sent == []
 
 
@@ -224,15 +219,14 @@ async def test_an_id_that_was_chosen_takes_over_nobody_s_events() -> None:
     registry, alices, bobs = WebSocketRegistry(), Socket(), Socket()
     async with user_context(make(request_id="q-1")) as alice:
         await registry.set_websocket_manager(alices, alice)
-        scope = current_scope()
         async with user_context(make(user_id="bob-22")):
             with pytest.raises(OwnershipError):
                 await registry.set_websocket_manager(bobs, make(user_id="bob-22", request_id="q-1"))
         async with user_context(make(user_id="bob-22", request_id="q-1")):
             with pytest.raises(OwnershipError):
                 await registry.set_websocket_manager(bobs, make(user_id="bob-22"))
-            await registry.emit(current_scope(), "agent_started", {})  # to nobody
-        await registry.emit(scope, "agent_completed", {})
+            await registry.emit("agent_started", {})  # to nobody
+        await registry.emit("agent_completed", {})
     assert ([to for to, _ in alices.sent], bobs.sent) == (["alice-1"], [])
     assert alices.kinds == ["agent_completed"]
 
@@ -255,7 +249,7 @@ async def test_a_canonical_context_serves_as_well() -> None:
     registry, socket = WebSocketRegistry(), Socket()
     async with user_context(Identity("alice-1", "acme")):
         await registry.set_websocket_manager(socket, current_context())
-        await registry.emit(current_scope(), "agent_started", {})
+        await registry.emit("agent_started", {})
     assert [to for to, _ in socket.sent] == ["alice-1"]
 
 

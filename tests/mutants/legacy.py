@@ -310,13 +310,6 @@ MUTANTS: list[Mutant] = [
         SOCKETS,
     ),
     mutant(
-        "legacy: events of any scope may be emitted anywhere",
-        "legacy/websocket.py",
-        "        scope.check(self)\n",
-        "",
-        SOCKETS,
-    ),
-    mutant(
         "legacy: a context is kept for ever",
         "legacy/websocket.py",
         "        connected.scope.callback(self._forget, connected, ids)\n",

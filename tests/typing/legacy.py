@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, assert_type
 
 import ringfence
-from ringfence import RequestScope, current_scope, user_context
+from ringfence import user_context
 from ringfence.legacy import (
     ContextIsolationError,
     InvalidContextError,
@@ -88,6 +88,6 @@ async def sockets(manager: WebSocketManager, ctx: UserExecutionContext) -> None:
     sink: EventSink = registry
     async with user_context(ctx):
         await registry.set_websocket_manager(manager, ctx)
-        await sink.emit(assert_type(current_scope(), RequestScope), "agent_started", {})
+        await sink.emit("agent_started", {})
     assert_type(registry.context_of("q-1"), ringfence.UserExecutionContext)
     await registry.set_websocket_manager(object(), ctx)  # type: ignore[arg-type]

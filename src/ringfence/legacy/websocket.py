@@ -8,6 +8,7 @@ connections per user are an event hub's work.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -16,6 +17,7 @@ from .. import counters
 from ..context import UserExecutionContext
 from ..current import current_scope
 from ..errors import ContextMismatchError, NoContextError, OwnershipError, WrongTypeError
+from ..identifiers import generate_id
 from ..protocols import WebSocketManager
 from ..records import json_ready
 from ..refusals import check_owner
@@ -46,7 +48,7 @@ class WebSocketRegistry:
         registry = WebSocketRegistry()
         async with user_context(context):
             await registry.set_websocket_manager(manager, context)
-            await registry.emit(current_scope(), "agent_started", {"agent": "triage"})
+            await registry.emit("agent_started", {"agent": "triage"})
 
     A manager serves one user for as long as it lives: the one of its `user_context` or `user_id`,
     if it has these, else the first that it is given to.
@@ -100,32 +102,41 @@ class WebSocketRegistry:
         check_owner(connected.context, connected.scope.root, current_scope())
         return connected.context
 
-    async def emit(self, scope: RequestScope, kind: str, data: dict[str, Any]) -> None:
+    async def emit(
+        self, kind: str, data: Mapping[str, Any] | None = None, *, only_origin: bool = False
+    ) -> str:
         """
-        Send one event to the user of `scope`, by the manager that is nearest above it.
+        Send one event to the current user, by the manager that is nearest above; returns its id.
 
-        The message is a dictionary of `type`, `request_id`, `thread_id`, `run_id` and `data`,
+        The message is a dictionary of `id`, `type`, `request_id`, `thread_id`, `run_id` and `data`,
         ready for JSON, without secrets. Without a manager nothing is sent, and
-        `legacy.event_undelivered` is counted. What the manager raises is raised.
+        `legacy.event_undelivered` is counted. What the manager raises is raised. A manager chooses
+        among its user's connections by itself: `only_origin` is for an event hub.
 
         Raises:
-            ContextClosedError: `scope` has ended.
-            OwnershipError: it is not of the request that is open here.
+            NoContextError, ContextClosedError: nobody is current here.
         """
-        scope.check(self)
-        connected = self._nearest(scope)
+        scope, event_id = current_scope(), generate_id()
+        context, connected = scope.context, self._nearest(scope)
         if connected is None:
             counters.count("legacy.event_undelivered")
-            return
-        context = scope.context
+            return event_id
         message = {
+            "id": event_id,
             "type": kind,
             "request_id": context.request_id,
             "thread_id": context.thread_id,
             "run_id": context.run_id,
-            "data": json_ready(data),
+            "data": json_ready({} if data is None else dict(data)),
         }
         await connected.manager.send_to_user(context.user_id, message)
+        return event_id
+
+    def stop(self) -> None:
+        """Nothing waits here for events."""
+
+    async def aclose(self) -> None:
+        """Managers are their makers' to close."""
 
     def _nearest(self, scope: RequestScope) -> _Connected | None:
         above: RequestScope | None = scope

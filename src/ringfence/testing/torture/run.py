@@ -168,7 +168,8 @@ def _say_what_was_not_tried(report: Report, scenario: Scenario) -> None:
         report.not_observed.append("rows: the scenario has no `rows()`")
     if not scenario.asks_as_nobody:
         report.not_observed.append("requests by nobody: the scenario says `anonymous = False`")
-    if cut := report.done.get("big_body", {}).get("cut"):
+    big_bodies = report.done.get("big_body")
+    if cut := big_bodies and big_bodies.get("cut"):
         report.not_observed.append(
             f"big_body: {cut} answers were cut off, as they are where a body is refused unread"
         )
