@@ -254,8 +254,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "legacy: an assignment of metadata does not warn",
         "legacy/context.py",
-        '            return\n        deprecated("metadata", 2)\n',
-        "            return\n",
+        '            raise _FrozenInstanceError\n        deprecated("metadata", 2)\n',
+        "            raise _FrozenInstanceError\n",
         WARNINGS,
     ),
     mutant(
@@ -354,7 +354,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "legacy: secrets go over the socket",
         "legacy/websocket.py",
-        '            "data": json_ready(data),\n',
+        '            "data": json_ready({} if data is None else dict(data)),\n',
         '            "data": data,\n',
         SOCKETS,
     ),

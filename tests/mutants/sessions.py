@@ -79,14 +79,14 @@ MUTANTS: list[Mutant] = [
     mutant(
         "sessions: a given session is not guarded",
         database,
-        '        guard(sync_session, scope, lambda: scope.transaction == "read_only")\n',
-        "",
+        '        own = guard(sync_session, scope, lambda: scope.transaction == "read_only")\n',
+        "        own = SessionGuard(scope, bool)\n",
         STRANGER,
     ),
     mutant(
         "sessions: a given session stays guarded",
         database,
-        '        scope.root._finalisers().add(lambda: self._release(sync_session), "release db_session")\n',
+        '        scope.root._finalisers().add(lambda: self._release(sync_session, own), "release db_session")\n',
         "",
         f"{GUARD}::test_a_given_session_is_its_givers_again",
     ),
