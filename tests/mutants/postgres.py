@@ -91,8 +91,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "postgres: a given session names nobody",
         database,
-        "            self._bind(self.row_level_security, scope, session)\n        own = guard(",
-        "            pass\n        own = guard(",
+        "            self._bind(self.row_level_security, scope, session)\n        own = guard(sync_session, scope, lambda",
+        "            pass\n        own = guard(sync_session, scope, lambda",
         f"{ROWS}::test_a_given_session_answers_for_its_user_while_it_is_theirs",
     ),
     mutant(
