@@ -161,10 +161,13 @@ class Finalisers:
             for entry in self.entries
         )
 
-    def discard(self, handle: _Callback) -> None:
-        """Forget a registered function, if it has not run."""
-        if handle in self.entries:
+    def discard(self, handle: _Callback) -> bool:
+        """Forget a registered function, if it has not run; whether it had not."""
+        try:
             self.entries.remove(handle)
+        except ValueError:
+            return False
+        return True
 
     async def finish(self, owner: object) -> None:
         """Run, before its turn, what was registered for this manager or as this handle."""

@@ -7,11 +7,11 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, Self
 
 from .. import isolation
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ContextClosedError
 from ..finalisers import EnteringStopped, Finalisers
 from ..isolation import Claimant
-from ..scope import _Extras
-from ..state import OPEN, _get
+from ..scope import _Extras, _growing
+from ..state import CLOSING, OPEN, _get
 from ..tasks import Job, is_cancellation, wait_out
 from .pending import MISSING, Pending, making
 
@@ -75,7 +75,7 @@ class Holder(Claimant):
 
     def disown(self) -> None:
         """Give up in the registry what it owns."""
-        for value in self.made.values():
+        for value in list(self.made.values()):  # a thread may still be making more
             _disown(value, self)
 
     # --- making -------------------------------------------------------------------------------
@@ -111,7 +111,14 @@ class Holder(Claimant):
             details = (None, None, None) if exc is None else (type(exc), exc, exc.__traceback__)
             context.run(type(manager).__exit__, manager, *details)
 
-        self._owned_by(plan, finalisers.add(leave, plan.name))
+        handle = finalisers.add(leave, plan.name)
+        self._owned_by(plan, handle)
+        try:
+            self.require_open()
+        except ContextClosedError:  # ended while a thread was entering
+            if finalisers.discard(handle):
+                leave()
+            raise
         return value
 
     async def enter(self, plan: Plan, manager: Any) -> Any:
@@ -193,9 +200,11 @@ class ScopeHolder(_Extras, Holder):
             or self.children
             or self.claimant is not None
             or self.timeout_block is not None
+            or self.is_cut_short
         ):
             return False
-        for value in self.made.values():
+        self.scope._state = CLOSING  # from here on, threads give up themselves what they make
+        for value in list(self.made.values()):
             entry = _claims.get(id(value))
             if entry is not None and entry[1] is self:
                 del _claims[id(value)]
@@ -245,7 +254,18 @@ class ScopeHolder(_Extras, Holder):
             entry = _claims.setdefault(id(value), (value, self))
             if entry[1] is not self:
                 _adopt(value, self)
-        return self.made.setdefault(plan, value)
+        kept = self.made.setdefault(plan, value)
+        if kept is not value or self.scope._state is not OPEN:
+            self._came_late(plan, value, kept)
+        return kept
+
+    def _came_late(self, plan: Plan, value: Any, kept: Any) -> None:
+        """Give up what a thread made although another was faster, or the scope has ended."""
+        if kept is not value:
+            _disown(value, self)
+        if self.scope._state is not OPEN:
+            _disown(self.made.pop(plan, None), self)
+            raise self.scope._closed_error()
 
     def admits(self, scope: RequestScope) -> bool:
         """See `Claimant`."""
@@ -277,10 +297,14 @@ def holder_of(scope: RequestScope, app: AppHolder) -> ScopeHolder:
     if holder is None:
         if scope._state is not OPEN:
             raise scope._closed_error()
-        holder = ScopeHolder(scope, app)
-        if extras is None:
-            scope._extras = extras = holder
-        extras.held = holder
+        with _growing:
+            extras = scope._extras
+            if extras is None:
+                scope._extras = extras = ScopeHolder(scope, app)
+                extras.held = extras
+            elif extras.held is None:
+                extras.held = ScopeHolder(scope, app)
+            holder = extras.held
     found: ScopeHolder = holder
     return found
 

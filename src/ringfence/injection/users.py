@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +130,7 @@ class Users:
         self.limit = limit
         self.idle = idle
         self.holders: OrderedDict[Key, UserHolder] = OrderedDict()
+        self._lock = threading.Lock()  # plain handlers of a framework run in threads
         self._closing: list[Job] = []
         self._failed: list[BaseException] = []
         self._sweeper: Job | None = None
@@ -143,33 +146,41 @@ class Users:
             NoContextError: it belongs to nobody.
         """
         key = _key_of(root)
-        holder = self.holders.get(key)
-        if holder is None:
-            holder = self.holders[key] = UserHolder(key, root.request_id, self.app)
-        holder.requests.add(root)
+        with self._lock:
+            holder = self.holders.get(key)
+            if holder is None:
+                holder = self.holders[key] = UserHolder(key, root.request_id, self.app)
+            holder.requests.add(root)
         root._finalisers().add(lambda: self._leave(holder, root), "what is kept for the user")
         self.sweep()
         return holder
 
     def _leave(self, holder: UserHolder, root: RequestScope) -> None:
-        holder.requests.discard(root)
-        holder.idle_since = time.monotonic()
-        if self.holders.get(holder.key) is holder:
-            self.holders.move_to_end(holder.key)
+        with self._lock:
+            holder.requests.discard(root)
+            holder.idle_since = time.monotonic()
+            if self.holders.get(holder.key) is holder:
+                self.holders.move_to_end(holder.key)
         self.sweep()
 
     # --- who has to go ------------------------------------------------------------------------
 
     def sweep(self) -> None:
         """Close what was idle for too long, and what is too much, least recently used first."""
+        with self._lock:
+            leaving = list(self._take_out())
+        for holder in leaving:
+            self._close(holder)
+
+    def _take_out(self) -> Iterator[UserHolder]:
         before = time.monotonic() - self.idle
         for key, holder in list(self.holders.items()):
             if holder.requests or (holder.has_clean_up and not _has_loop()):
                 continue
             if len(self.holders) <= self.limit and holder.idle_since > before:
-                break  # the rest was used later
+                return  # the rest was used later
             del self.holders[key]
-            self._close(holder)
+            yield holder
 
     def _close(self, holder: UserHolder) -> None:
         counters.count("injection.user_closed")
