@@ -130,6 +130,27 @@ async def test_an_owned_one_that_reaches_another_user_is_refused_at_use() -> Non
             diary.pages.append("four")
 
 
+async def test_owned_ones_of_a_user_are_used_by_one_another_and_finalised() -> None:
+    class Index:
+        def __init__(self, diary: Diary) -> None:
+            self.first = diary.pages[0]
+
+    async def diary() -> AsyncIterator[Diary]:
+        diary = Diary()
+        diary.pages.append("one")
+        yield diary
+        await anyio.sleep(0)
+        lines.extend(diary.pages)
+
+    lines: list[str] = []
+    container = Container()
+    container.provide(diary, lifetime=Lifetime.USER)
+    container.provide(Index, lifetime=Lifetime.USER)
+    async with Ringfence(services=container) as fence, fence.user_context("alice-1"):
+        assert (await current_scope().get(Index)).first == "one"
+    assert lines == ["one"]
+
+
 async def test_it_may_be_in_a_contexts_data_of_its_user_only() -> None:
     async with Ringfence(services=Journal().container()) as fence:
         async with fence.user_context("alice-1") as ctx:

@@ -53,10 +53,6 @@ class Holder(Claimant):
         """Refuse to make anything where it would not be finalised any more."""
         raise NotImplementedError
 
-    def is_here(self) -> bool:
-        """Whether the context that is current is the one in which its objects are made."""
-        return False
-
     def own_context(self) -> Context:
         """A new context in which its objects are made and finalised."""
         raise NotImplementedError
@@ -116,7 +112,7 @@ class Holder(Claimant):
         try:
             self.require_open()
         except ContextClosedError:  # ended while a thread was entering
-            if finalisers.discard(handle):
+            if finalisers.take(handle):
                 leave()
             raise
         return value
@@ -231,7 +227,7 @@ class ScopeHolder(_Extras, Holder):
             raise self.scope._closed_error()
 
     def is_here(self) -> bool:
-        """See `Holder`."""
+        """Whether the context that is current is the one in which its objects are made."""
         return _get() is self.scope
 
     def own_context(self) -> Context:

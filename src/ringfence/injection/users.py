@@ -8,7 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextvars import Context
+from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -18,7 +18,7 @@ from ..errors import ContextClosedError
 from ..finalisers import Finalisers
 from ..identity import Identity
 from ..isolation import Claimant
-from ..state import CLOSED, OPEN, State
+from ..state import CLOSED, OPEN, State, _get
 from ..tasks import Job, is_on_trio, wait_out
 from .holders import AppHolder, Holder, apart, close, not_open
 
@@ -31,6 +31,9 @@ __all__ = ["UserHolder", "Users"]
 logger = logging.getLogger("ringfence.injection")
 
 Key = tuple[str, str | None]
+
+_inside: ContextVar[UserHolder | None] = ContextVar("ringfence_user", default=None)
+"""Whose objects are made or finalised here: they may use one another, though no scope is open."""
 
 
 class UserHolder(Holder):
@@ -71,9 +74,15 @@ class UserHolder(Holder):
         if self._state is CLOSED:
             raise self._closed_error()
 
+    def is_here(self) -> bool:
+        """See `Claimant`."""
+        return _inside.get() is self and _get() is None
+
     def own_context(self) -> Context:
         """See `Holder`."""
-        return apart()
+        context = apart()
+        context.run(_inside.set, self)
+        return context
 
     def clean_up(self) -> Finalisers:
         """See `Holder`."""
