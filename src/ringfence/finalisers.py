@@ -161,8 +161,12 @@ class Finalisers:
             for entry in self.entries
         )
 
-    def discard(self, handle: _Callback) -> bool:
-        """Forget a registered function, if it has not run; whether it had not."""
+    def discard(self, handle: _Callback) -> None:
+        """Forget a registered function, if it has not run."""
+        self.take(handle)
+
+    def take(self, handle: _Callback) -> bool:
+        """Forget it, whoever else would run it; false if somebody does, or has."""
         try:
             self.entries.remove(handle)
         except ValueError:
