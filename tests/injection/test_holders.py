@@ -402,6 +402,28 @@ async def test_a_failure_to_close_the_application_is_raised() -> None:
     assert fence.drain_report is not None
 
 
+class Fatal(BaseException):
+    pass
+
+
+async def test_a_base_exception_of_one_hides_no_failure_of_another() -> None:
+    def a() -> Iterator[A]:
+        yield A()
+        raise OSError("gone")
+
+    def b(a: A) -> Iterator[B]:
+        yield B(a)
+        raise Fatal
+
+    container = Container()
+    container.provide(a, lifetime=Lifetime.APP)
+    container.provide(b, lifetime=Lifetime.APP)
+    with pytest.raises(Fatal) as caught:
+        async with Ringfence(services=container) as fence, fence.user_context("alice-1"):
+            await current_scope().get(B)
+    assert "gone" in caught.value.__notes__[0]
+
+
 async def test_it_does_not_hide_what_the_application_ended_with() -> None:
     async def a() -> AsyncIterator[A]:
         yield A()

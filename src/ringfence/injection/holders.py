@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,6 +14,7 @@ from ..scope import _Extras, _growing
 from ..state import CLOSING, OPEN, _get
 from ..tasks import Job, is_cancellation, wait_out
 from .pending import MISSING, Pending, making
+from .plans import reaches
 
 if TYPE_CHECKING:
     from ..scope import RequestScope
@@ -34,12 +35,13 @@ class Holder(Claimant):
     Attributes:
         made: what is there.
         pending: what is being made.
-        owners: of what has clean-up, the manager or handle by which it is finalised early.
+        owners: the manager or handle of each finaliser, by which it runs early, and its plan;
+            in the order they were made, what is made anew for whoever asks included.
     """
 
     made: dict[Plan, Any]
     pending: dict[Plan, Pending] | None = None
-    owners: dict[Plan, Any] | None = None
+    owners: dict[Any, Plan] | None = None
     scope: Any = None  # whose they are, if they are one scope's
     app: AppHolder
 
@@ -102,7 +104,7 @@ class Holder(Claimant):
         value = context.run(type(manager).__enter__, manager)
 
         def leave() -> None:
-            self.forget(plan)
+            self.forget(plan, handle)
             exc = self.ending()
             details = (None, None, None) if exc is None else (type(exc), exc, exc.__traceback__)
             context.run(type(manager).__exit__, manager, *details)
@@ -130,18 +132,25 @@ class Holder(Claimant):
         return value
 
     def _owned_by(self, plan: Plan, owner: object) -> None:
-        if not plan.is_kept:
-            return
         if self.owners is None:
             self.owners = {}
-        self.owners[plan] = owner
+        self.owners[owner] = plan
 
-    def forget(self, plan: Plan) -> None:
-        """Have an object no more: it is about to be finalised."""
+    def forget(self, plan: Plan, owner: object = None) -> None:
+        """Have an object no more: it is about to be finalised, by `owner` if it has clean-up."""
+        if owner is not None and (self.owners is None or self.owners.pop(owner, None) is None):
+            return  # let go before; there may be another by now
         if plan.is_kept:
             _disown(self.made.pop(plan, None), self)
-        if self.owners is not None:
-            self.owners.pop(plan, None)
+
+    def let_go(self, plan: Plan) -> list[Any]:
+        """Have no more what was made with it; the owners of what is to be finalised, last first."""
+        for made in [made for made in self.made if reaches(made, plan)]:
+            self.forget(made)
+        owners = [owner for owner, made in (self.owners or {}).items() if reaches(made, plan)]
+        for owner in owners:
+            del self.owners[owner]  # type: ignore[union-attr]
+        return owners[::-1]
 
 
 class _Forgetting:
@@ -154,7 +163,7 @@ class _Forgetting:
         return await type(self.manager).__aenter__(self.manager)
 
     async def __aexit__(self, *details: Any) -> Any:
-        self.holder.forget(self.plan)
+        self.holder.forget(self.plan, self)
         return await type(self.manager).__aexit__(self.manager, *details)
 
 
@@ -305,6 +314,15 @@ def holder_of(scope: RequestScope, app: AppHolder) -> ScopeHolder:
     return found
 
 
+def holders_beneath(scope: RequestScope) -> Iterator[ScopeHolder]:
+    """Of what is open within a scope, the last first; its own at the end."""
+    for child in reversed(scope.children):
+        yield from holders_beneath(child)
+    held: Any = None if scope._extras is None else scope._extras.held
+    if held is not None:
+        yield held
+
+
 class AppHolder(Holder):
     """
     The objects of the application. Lives as long as its container, empty while that is closed.
@@ -341,10 +359,10 @@ class AppHolder(Holder):
         plan.value = self.made.setdefault(plan, value)
         return plan.value
 
-    def forget(self, plan: Any) -> None:
+    def forget(self, plan: Any, owner: object = None) -> None:
         """See `Holder`."""
-        super().forget(plan)
-        plan.value = MISSING
+        super().forget(plan, owner)
+        plan.value = self.made.get(plan, MISSING)
 
     def open(self, limit: float) -> None:
         """Somebody will close it: what has clean-up may be made."""
