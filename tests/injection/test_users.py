@@ -151,6 +151,23 @@ async def test_owned_ones_of_a_user_are_used_by_one_another_and_finalised() -> N
     assert lines == ["one"]
 
 
+async def test_a_factory_of_a_request_may_hand_on_what_is_its_users() -> None:
+    container = Journal().container()
+
+    def handed_on(memory: Memory) -> object:
+        return memory
+
+    container.provide(handed_on)
+    async with Ringfence(services=container) as fence:
+        for _ in range(2):
+            async with fence.user_context("alice-1"):
+                memory = await current_scope().get(Memory)
+                assert await current_scope().get(object) is memory
+        async with fence.user_context("bob-22"):
+            with pytest.raises(OwnershipError):
+                current_scope().check(memory)  # it is still hers
+
+
 async def test_it_may_be_in_a_contexts_data_of_its_user_only() -> None:
     async with Ringfence(services=Journal().container()) as fence:
         async with fence.user_context("alice-1") as ctx:

@@ -280,7 +280,7 @@ class ScopeHolder(_Extras, Holder):
         """See `Claimant`."""
         if isinstance(other, ScopeHolder):
             return other.scope._root is self.scope._root
-        return other is self.scope.root._more().claimant
+        return other is self.scope.root._more().claimant or other.admits(self.scope)
 
     def of_root(self) -> ScopeHolder:
         """The holder of the root."""
