@@ -17,6 +17,7 @@ from ringfence import (
     ContextClosedError,
     ContextIsolationError,
     OwnershipError,
+    RequestScope,
     Ringfence,
     ScopeCloseError,
     Settings,
@@ -646,3 +647,26 @@ async def test_a_request_that_was_cut_short_is_known_as_such_although_it_had_obj
         scope._more().is_cut_short = True  # as shutdown and the middleware do
     assert scope.is_cut_short
     assert not scope.ended_well
+
+
+async def test_a_child_that_is_still_open_is_closed_by_a_root_that_had_objects() -> None:
+    class Plain:
+        pass
+
+    container = Container()
+    container.provide(Plain)
+    opened: list[RequestScope] = []
+    ended = anyio.Event()
+
+    async def tool() -> None:
+        async with child_context("tool"):
+            opened.append(current_scope())
+            await ended.wait()
+
+    async with anyio.create_task_group() as tasks:
+        async with Ringfence(services=container).user_context("alice-1"):
+            await current_scope().get(Plain)
+            tasks.start_soon(tool)
+            await anyio.wait_all_tasks_blocked()
+        assert [scope.state for scope in opened] == ["closed"]
+        ended.set()

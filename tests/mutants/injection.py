@@ -350,6 +350,13 @@ MUTANTS: list[Mutant] = [
         HOLDERS,
     ),
     mutant(
+        "injection: a root that had objects leaves its children open",
+        "injection/holders.py",
+        "            or self.children\n",
+        "",
+        HOLDERS,
+    ),
+    mutant(
         "injection: a base exception hides what else went wrong",
         "injection/container.py",
         "                if error is not fatal:",
