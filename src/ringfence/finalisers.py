@@ -136,12 +136,13 @@ class Finalisers:
     task can be cancelled any number of times, in any way, without any of it being skipped.
     """
 
-    __slots__ = ("_context", "_entering", "_limit", "entries", "report")
+    __slots__ = ("_context", "_entering", "_finishing", "_limit", "entries", "report")
 
     def __init__(self, limit: float, context: Callable[[], contextvars.Context]) -> None:
         self.entries: list[_Callback | _Entered] = []
         self.report: list[FinaliserReport] = []
         self._entering: list[_Entered] = []
+        self._finishing: list[anyio.Event] = []  # what runs before its turn
         self._limit = limit
         self._context = context  # a new one in which the scope is the current one
 
@@ -163,15 +164,28 @@ class Finalisers:
 
     def discard(self, handle: _Callback) -> None:
         """Forget a registered function, if it has not run."""
-        if handle in self.entries:
+        self.take(handle)
+
+    def take(self, handle: _Callback) -> bool:
+        """Forget it, whoever else would run it; false if somebody does, or has."""
+        try:
             self.entries.remove(handle)
+        except ValueError:
+            return False
+        return True
 
     async def finish(self, owner: object) -> None:
         """Run, before its turn, what was registered for this manager or as this handle."""
         for entry in self.entries:
             if entry is owner or (isinstance(entry, _Entered) and entry.manager is owner):
                 self.entries.remove(entry)
-                await self._finish_now(entry)
+                done = anyio.Event()
+                self._finishing.append(done)
+                try:
+                    await self._finish_now(entry)
+                finally:
+                    self._finishing.remove(done)
+                    done.set()
                 return
 
     async def _finish_now(self, entry: _Callback | _Entered) -> None:
@@ -224,6 +238,8 @@ class Finalisers:
 
     def run_inline(self) -> bool:
         """Run finalisers until one needs to be awaited; whether all have run."""
+        if self._finishing:  # it may use what comes next
+            return False
         while self.entries:
             entry = self.entries[-1]
             if not isinstance(entry, _Callback) or entry.awaitable is not None:
@@ -245,6 +261,8 @@ class Finalisers:
     async def run(self, exc: BaseException | None) -> BaseException | None:
         """Run the rest; the last cancellation that arrived meanwhile, for the caller to raise."""
         cancelled = None
+        for finishing in list(self._finishing):
+            cancelled = await wait_out(finishing, None) or cancelled  # it is bounded itself
         began = time.perf_counter()
         for entering in list(self._entering):
             if not entering.is_entered:

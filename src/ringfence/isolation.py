@@ -133,6 +133,10 @@ class Claimant(Infrastructure):
         """Whether what it owns may as well be claimed by `other`."""
         return self.origin is other
 
+    def is_here(self) -> bool:
+        """Whether the current context, in which no scope is open, is its own."""
+        return False
+
 
 class IsolationRegistry:
     """

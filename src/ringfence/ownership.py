@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from .errors import ConfigurationError
-from .isolation import STAMP, stamp, stamp_of
+from .isolation import STAMP, Claimant, stamp, stamp_of
 from .refusals import check_owner, nothing_open
-from .scope import RequestScope
 from .state import CLOSED, _get
 
 __all__ = ["owned"]
@@ -113,7 +112,7 @@ def _guarded(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _check(obj: object) -> None:
-    owner: RequestScope | None = stamp_of(obj)
+    owner: Any = stamp_of(obj)  # a root, or what lives as long as a user
     if owner is None:
         return
     here = _get()
@@ -122,6 +121,8 @@ def _check(obj: object) -> None:
     if owner._state is CLOSED:
         raise owner._closed_error()
     if here is None:
+        if isinstance(owner, Claimant) and owner.is_here():  # what is kept for a user
+            return
         raise nothing_open()
     if here._state is CLOSED:
         raise here._closed_error()

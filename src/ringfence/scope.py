@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context, copy_context
 from types import CodeType, MappingProxyType
@@ -42,6 +43,7 @@ T = TypeVar("T")
 
 _NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 _getframe = sys._getframe
+_growing = threading.Lock()  # threads of one scope may need its first extra at once
 
 
 class _Extras:
@@ -567,7 +569,10 @@ class RequestScope(Infrastructure):
     def _more(self) -> _Extras:
         extras = self._extras
         if extras is None:
-            extras = self._extras = _Extras()
+            with _growing:
+                extras = self._extras
+                if extras is None:
+                    extras = self._extras = _Extras()
         return extras
 
     def _services(self) -> Resolver:
@@ -582,7 +587,10 @@ class RequestScope(Infrastructure):
     def _finalisers(self) -> Finalisers:
         extras = self._more()
         if extras.finalisers is None:
-            extras.finalisers = Finalisers(self._settings.finaliser_timeout, self._own_context)
+            with _growing:
+                if extras.finalisers is None:
+                    limit = self._settings.finaliser_timeout
+                    extras.finalisers = Finalisers(limit, self._own_context)
         return extras.finalisers
 
     def _own_context(self) -> Context:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
 
 import pytest
 
@@ -19,6 +20,9 @@ from ringfence import (
     current_scope,
 )
 from ringfence.injection import Container, Injected, Lifetime, Qualifier, inject
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 class Pool:
@@ -306,3 +310,11 @@ async def test_many_ways_to_one_object_are_not_walked_one_by_one() -> None:
             assert await scope.get(top) is not made
         await scope.release(Pool)
         assert await scope.get(top) is not made
+
+
+def test_two_providers_of_one_generic_are_one_too_many() -> None:
+    container = Container()
+    container.provide(dict, gives=Mapping[K, V])
+    container.provide(dict, gives=Mapping[K, V], lifetime=Lifetime.APP)
+    with pytest.raises(AmbiguousProviderError, match=r"2 providers for `Mapping\[str, int\]`"):
+        container.plan(Mapping[str, int])

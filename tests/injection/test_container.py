@@ -7,6 +7,7 @@ import functools
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Generic, Protocol, TypeVar
 
+import anyio
 import pytest
 
 from ringfence import (
@@ -551,6 +552,63 @@ async def test_an_object_is_released_early_after_what_was_made_with_it(
         assert (await scope.get(Dog)) is dog
     assert ran == ["repository", "pool"] * 2
     assert [report.name for report in scope.report] == ["Repository", "Pool"] * 2
+
+
+async def test_what_children_and_whoever_asked_made_with_it_goes_first(
+    container: Container,
+) -> None:
+    ran: list[str] = []
+
+    @container.provide
+    async def pool() -> AsyncIterator[Pool]:
+        yield Pool()
+        ran.append("pool")
+
+    @container.provide(lifetime=Lifetime.TRANSIENT)
+    def repository(pool: Pool) -> Iterator[Repository]:
+        yield Repository(pool)
+        ran.append("repository")
+
+    @container.provide(lifetime=Lifetime.OPERATION)
+    async def dog(pool: Pool) -> AsyncIterator[Dog]:
+        yield Dog()
+        ran.append("dog")
+
+    async with fence_of(container).user_context("alice-1"):
+        root = current_scope()
+        await root.get(Repository)
+        async with child_context("tool"):
+            first = await current_scope().get(Dog)
+            await root.release(Pool)
+            assert ran == ["dog", "repository", "pool"]
+            assert await current_scope().get(Dog) is not first
+    assert ran == ["dog", "repository", "pool", "dog", "pool"]
+
+
+async def test_a_scope_that_ends_meanwhile_waits_for_what_is_being_released(
+    container: Container,
+) -> None:
+    ran: list[str] = []
+    begun = anyio.Event()
+
+    @container.provide
+    def pool() -> Iterator[Pool]:
+        yield Pool()
+        ran.append("pool")
+
+    @container.provide
+    async def repository(pool: Pool) -> AsyncIterator[Repository]:
+        yield Repository(pool)
+        begun.set()
+        await anyio.sleep(0.02)
+        ran.append("repository")
+
+    async with anyio.create_task_group() as tasks:
+        async with fence_of(container).user_context("alice-1"):
+            await current_scope().get(Repository)
+            tasks.start_soon(current_scope().release, Repository)
+            await begun.wait()
+        assert ran == ["repository", "pool"]
 
 
 async def test_what_is_not_this_scopes_is_not_its_to_release(container: Container) -> None:

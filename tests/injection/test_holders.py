@@ -17,6 +17,7 @@ from ringfence import (
     ContextClosedError,
     ContextIsolationError,
     OwnershipError,
+    RequestScope,
     Ringfence,
     ScopeCloseError,
     Settings,
@@ -402,6 +403,28 @@ async def test_a_failure_to_close_the_application_is_raised() -> None:
     assert fence.drain_report is not None
 
 
+class Fatal(BaseException):
+    pass
+
+
+async def test_a_base_exception_of_one_hides_no_failure_of_another() -> None:
+    def a() -> Iterator[A]:
+        yield A()
+        raise OSError("gone")
+
+    def b(a: A) -> Iterator[B]:
+        yield B(a)
+        raise Fatal
+
+    container = Container()
+    container.provide(a, lifetime=Lifetime.APP)
+    container.provide(b, lifetime=Lifetime.APP)
+    with pytest.raises(Fatal) as caught:
+        async with Ringfence(services=container) as fence, fence.user_context("alice-1"):
+            await current_scope().get(B)
+    assert "gone" in caught.value.__notes__[0]
+
+
 async def test_it_does_not_hide_what_the_application_ended_with() -> None:
     async def a() -> AsyncIterator[A]:
         yield A()
@@ -610,3 +633,40 @@ async def test_a_scope_is_left_as_ever_with_a_session_of_ones_own() -> None:
         async with user_context(user, db_session=A(), fence=fence) as ctx:
             await current_scope().get(A)
             current_scope().own([ctx, session])
+
+
+async def test_a_request_that_was_cut_short_is_known_as_such_although_it_had_objects() -> None:
+    class Plain:
+        pass
+
+    container = Container()
+    container.provide(Plain)
+    async with Ringfence(services=container).user_context("alice-1"):
+        scope = current_scope()
+        await scope.get(Plain)
+        scope._more().is_cut_short = True  # as shutdown and the middleware do
+    assert scope.is_cut_short
+    assert not scope.ended_well
+
+
+async def test_a_child_that_is_still_open_is_closed_by_a_root_that_had_objects() -> None:
+    class Plain:
+        pass
+
+    container = Container()
+    container.provide(Plain)
+    opened: list[RequestScope] = []
+    ended = anyio.Event()
+
+    async def tool() -> None:
+        async with child_context("tool"):
+            opened.append(current_scope())
+            await ended.wait()
+
+    async with anyio.create_task_group() as tasks:
+        async with Ringfence(services=container).user_context("alice-1"):
+            await current_scope().get(Plain)
+            tasks.start_soon(tool)
+            await anyio.wait_all_tasks_blocked()
+        assert [scope.state for scope in opened] == ["closed"]
+        ended.set()

@@ -10,6 +10,8 @@ import typing
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
+import fastapi
+import pydantic
 import pytest
 
 from ringfence import (
@@ -227,6 +229,23 @@ async def test_a_type_that_is_known_later_is_asked_for_then(fence: Ringfence) ->
         del globals()["Late"]
 
 
+async def test_a_type_that_is_named_in_quotes_is_asked_for_too(fence: Ringfence) -> None:
+    def early(late: object) -> object:
+        return late
+
+    early.__annotations__["late"] = Injected["Late"]  # as without postponed annotations
+    early = inject(early)
+    assert str(inspect.signature(early)) == "() -> 'object'"
+    async with fence.user_context("alice-1"):
+        with pytest.raises(MissingProviderError, match="asks as `late` for `Late`, which is not"):
+            early()
+        globals()["Late"] = Pool
+        try:
+            assert early() is await current_scope().get(Pool)
+        finally:
+            del globals()["Late"]
+
+
 if TYPE_CHECKING:
     Late = Pool
 
@@ -341,3 +360,15 @@ async def test_rest_behind_a_star_is_fine(fence: Ringfence) -> None:
 
     async with fence.user_context("alice-1"):
         assert joined("a", "b", n=1) == (("a", "b"), Pool, {"n": 1})
+
+
+def test_without_inject_no_framework_takes_it_from_the_client() -> None:
+    class Plan(pydantic.BaseModel):
+        is_paid: bool
+
+    def handler(plan: Plan) -> bool:
+        return plan.is_paid
+
+    handler.__annotations__["plan"] = Injected[Plan]
+    with pytest.raises(ConfigurationError, match="`Plan` is marked .* without `@inject`"):
+        fastapi.FastAPI().post("/")(handler)

@@ -130,6 +130,44 @@ async def test_an_owned_one_that_reaches_another_user_is_refused_at_use() -> Non
             diary.pages.append("four")
 
 
+async def test_owned_ones_of_a_user_are_used_by_one_another_and_finalised() -> None:
+    class Index:
+        def __init__(self, diary: Diary) -> None:
+            self.first = diary.pages[0]
+
+    async def diary() -> AsyncIterator[Diary]:
+        diary = Diary()
+        diary.pages.append("one")
+        yield diary
+        await anyio.sleep(0)
+        lines.extend(diary.pages)
+
+    lines: list[str] = []
+    container = Container()
+    container.provide(diary, lifetime=Lifetime.USER)
+    container.provide(Index, lifetime=Lifetime.USER)
+    async with Ringfence(services=container) as fence, fence.user_context("alice-1"):
+        assert (await current_scope().get(Index)).first == "one"
+    assert lines == ["one"]
+
+
+async def test_a_factory_of_a_request_may_hand_on_what_is_its_users() -> None:
+    container = Journal().container()
+
+    def handed_on(memory: Memory) -> object:
+        return memory
+
+    container.provide(handed_on)
+    async with Ringfence(services=container) as fence:
+        for _ in range(2):
+            async with fence.user_context("alice-1"):
+                memory = await current_scope().get(Memory)
+                assert await current_scope().get(object) is memory
+        async with fence.user_context("bob-22"):
+            with pytest.raises(OwnershipError):
+                current_scope().check(memory)  # it is still hers
+
+
 async def test_it_may_be_in_a_contexts_data_of_its_user_only() -> None:
     async with Ringfence(services=Journal().container()) as fence:
         async with fence.user_context("alice-1") as ctx:

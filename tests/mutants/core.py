@@ -184,8 +184,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "4: no scope may use an owned object",
         "ownership.py",
-        "    if here is None:\n        raise nothing_open()\n",
-        "    if here is None:\n        return\n",
+        "            return\n        raise nothing_open()\n",
+        "            return\n        return\n",
         LAW[4],
     ),
     mutant(

@@ -12,6 +12,7 @@ USERS = "tests/injection/test_users.py"
 OVERRIDES = "tests/injection/test_overrides.py"
 INJECTING = "tests/injection/test_injecting.py"
 OFFERS = "tests/injection/test_offers.py"
+THREADS = "tests/injection/test_threads.py"
 
 MUTANTS: list[Mutant] = [
     # --- lifetimes
@@ -190,15 +191,15 @@ MUTANTS: list[Mutant] = [
     mutant(
         "injection: what is being finalised is given",
         "injection/holders.py",
-        "        self.holder.forget(self.plan)\n        return await",
+        "        self.holder.forget(self.plan, self)\n        return await",
         "        return await",
         HOLDERS,
     ),
     mutant(
         "injection: the second half of a plain generator is not run",
         "injection/holders.py",
-        "        self._owned_by(plan, finalisers.add(leave, plan.name))\n",
-        "",
+        "        handle = finalisers.add(leave, plan.name)\n",
+        "        handle = Finalisers(1, self.own_context).add(leave, plan.name)\n",
         HOLDERS,
     ),
     mutant(
@@ -267,16 +268,114 @@ MUTANTS: list[Mutant] = [
     mutant(
         "injection: what is released is finalised again at the end",
         "finalisers.py",
-        "                self.entries.remove(entry)\n                await self._finish_now(entry)\n",
-        "                await self._finish_now(entry)\n",
+        "                self.entries.remove(entry)\n                done = anyio.Event()\n",
+        "                done = anyio.Event()\n",
         CONTAINER,
     ),
     mutant(
         "injection: what was made with it is not released first",
-        "injection/container.py",
-        "            if reaches(made, plan):",
-        "            if made is plan:",
+        "injection/holders.py",
+        "(self.owners or {}).items() if reaches(made, plan)]",
+        "(self.owners or {}).items() if made is plan]",
         CONTAINER,
+    ),
+    mutant(
+        "injection: what was made with it is given while it is released",
+        "injection/holders.py",
+        "        for made in [made for made in self.made if reaches(made, plan)]:",
+        "        for made in [made for made in self.made if made is plan]:",
+        CONTAINER,
+    ),
+    mutant(
+        "injection: what children made with it is not released",
+        "injection/holders.py",
+        "    for child in reversed(scope.children):\n        yield from holders_beneath(child)\n",
+        "",
+        CONTAINER,
+    ),
+    mutant(
+        "injection: a scope that ends overtakes what is being released",
+        "finalisers.py",
+        "            cancelled = await wait_out(finishing, None) or cancelled",
+        "            pass",
+        CONTAINER,
+    ),
+    mutant(
+        "injection: a thread opens in an ended scope what nobody closes",
+        "injection/holders.py",
+        "            if finalisers.take(handle):\n                leave()\n",
+        "",
+        THREADS,
+    ),
+    mutant(
+        "injection: what a thread makes in an ended scope is given and kept",
+        "injection/holders.py",
+        "        if kept is not value or self.scope._state is not OPEN:",
+        "        if kept is not value:",
+        THREADS,
+    ),
+    mutant(
+        "injection: what another thread was faster to make stays owned",
+        "injection/holders.py",
+        "        if kept is not value or self.scope._state is not OPEN:",
+        "        if self.scope._state is not OPEN:",
+        THREADS,
+    ),
+    mutant(
+        "injection: threads of one user keep what nobody closes",
+        "injection/users.py",
+        "        with self._lock:\n            holder = self.holders.get(key)\n",
+        "        if True:\n            holder = self.holders.get(key)\n",
+        THREADS,
+    ),
+    mutant(
+        "injection: owned objects of a user cannot be finalised",
+        "injection/users.py",
+        "        context.run(_inside.set, self)\n",
+        "",
+        USERS,
+    ),
+    mutant(
+        "injection: a request's factory may not hand on what is its user's",
+        "injection/holders.py",
+        " or other.admits(self.scope)\n",
+        "\n",
+        USERS,
+    ),
+    mutant(
+        "injection: a request that was cut short ended well, as it had objects",
+        "injection/holders.py",
+        "            or self.is_cut_short\n",
+        "",
+        HOLDERS,
+    ),
+    mutant(
+        "injection: a root that had objects leaves its children open",
+        "injection/holders.py",
+        "            or self.children\n",
+        "",
+        HOLDERS,
+    ),
+    mutant(
+        "injection: a base exception hides what else went wrong",
+        "injection/container.py",
+        "                if error is not fatal:",
+        "                if error is None:",
+        HOLDERS,
+    ),
+    mutant(
+        "injection: the client sends what is marked and not injected",
+        "injection/keys.py",
+        "    def __get_pydantic_core_schema__(",
+        "    def _core_schema(",
+        INJECTING,
+    ),
+    mutant(
+        "injection: a quoted type is not seen to be marked",
+        "injection/injecting.py",
+        " or is_injected(annotation.written)\n",
+        "\n",
+        INJECTING,
     ),
     mutant(
         "injection: a failure to release is silent",

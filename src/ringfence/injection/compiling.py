@@ -160,14 +160,16 @@ class Compiler:
     def _generic(self, key: Any, path: list[Asking]) -> Plan:
         """Of `Repository[User]`, by the provider of `Repository[T]`."""
         origin, arguments = typing.get_origin(key), typing.get_args(key)
-        if isinstance(origin, type) and origin is not type:
-            for entries in self.registered.values():
-                for entry in entries:
-                    variables = _variables_of(entry, origin)
-                    if len(variables) == len(arguments) and variables:
-                        found = dict(zip(variables, arguments, strict=True))
-                        return self._sourced(entry, path, key, found)  # type: ignore[arg-type]
-        raise self._missing(key, path)
+        if not isinstance(origin, type) or origin is type:
+            raise self._missing(key, path)
+        every = [entry for entries in self.registered.values() for entry in entries]
+        fitting = [e for e in every if 0 < len(_variables_of(e, origin)) == len(arguments)]
+        if not fitting:
+            raise self._missing(key, path)
+        if len(fitting) > 1:
+            raise _ambiguous(key, fitting, path)
+        found = dict(zip(_variables_of(fitting[0], origin), arguments, strict=True))
+        return self._sourced(fitting[0], path, key, found)  # type: ignore[arg-type]
 
     def _plan_of(self, entry: Provider | Alias, path: list[Asking]) -> Plan:
         if isinstance(entry, Alias):

@@ -13,12 +13,12 @@ from ..settings import Settings
 from ..state import OPEN, _get
 from .compiling import Alias, Compiler
 from .graph import ProviderGraph, graph_of
-from .holders import AppHolder, ScopeHolder, holder_of
+from .holders import AppHolder, ScopeHolder, holder_of, holders_beneath
 from .keys import key_of, label_of
 from .lifetimes import Lifetime
 from .overrides import Override, _here, _override, override_of
 from .pending import MISSING
-from .plans import Plan, reaches
+from .plans import Plan
 from .providers import Provider, place_of, provider_of, value_provider
 from .users import Users
 
@@ -261,9 +261,9 @@ class Container(Infrastructure):
                 "Release what a provider made for the request in its root, for the operation in "
                 "its own scope.",
             )
-        for made in reversed(list(asker.made)):
-            if reaches(made, plan):
-                await _release(asker, made)
+        leaving = [(each, owner) for each in holders_beneath(scope) for owner in each.let_go(plan)]
+        for holder, owner in leaving:
+            await holder.clean_up().finish(owner)
 
     # --- overriding ---------------------------------------------------------------------------
 
@@ -323,20 +323,15 @@ class Container(Infrastructure):
         failed = [*await self._app.users.aclose(), *await self._app.aclose()]
         fatal = next((error for error in failed if not isinstance(error, Exception)), None)
         if fatal is not None:
+            for error in failed:
+                if error is not fatal:
+                    fatal.add_note(f"ringfence: closing the container failed: {error!r}")
             raise fatal
         if failed:
             raise ScopeCloseError(
                 f"The application stopped, but {len(failed)} of its finalisers did not succeed.",
                 [error for error in failed if isinstance(error, Exception)],
             )
-
-
-async def _release(holder: ScopeHolder, plan: Plan) -> None:
-    owner = None if holder.owners is None else holder.owners.get(plan)
-    if owner is None:
-        holder.forget(plan)
-    else:
-        await holder.clean_up().finish(owner)
 
 
 def _asked_for(compiler: Compiler, key: Any) -> bool:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Self
 
 from .. import isolation
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ContextClosedError
 from ..finalisers import EnteringStopped, Finalisers
 from ..isolation import Claimant
-from ..scope import _Extras
-from ..state import OPEN, _get
+from ..scope import _Extras, _growing
+from ..state import CLOSING, OPEN, _get
 from ..tasks import Job, is_cancellation, wait_out
 from .pending import MISSING, Pending, making
+from .plans import reaches
 
 if TYPE_CHECKING:
     from ..scope import RequestScope
@@ -34,12 +35,13 @@ class Holder(Claimant):
     Attributes:
         made: what is there.
         pending: what is being made.
-        owners: of what has clean-up, the manager or handle by which it is finalised early.
+        owners: the manager or handle of each finaliser, by which it runs early, and its plan;
+            in the order they were made, what is made anew for whoever asks included.
     """
 
     made: dict[Plan, Any]
     pending: dict[Plan, Pending] | None = None
-    owners: dict[Plan, Any] | None = None
+    owners: dict[Any, Plan] | None = None
     scope: Any = None  # whose they are, if they are one scope's
     app: AppHolder
 
@@ -52,10 +54,6 @@ class Holder(Claimant):
     def require_open(self) -> None:
         """Refuse to make anything where it would not be finalised any more."""
         raise NotImplementedError
-
-    def is_here(self) -> bool:
-        """Whether the context that is current is the one in which its objects are made."""
-        return False
 
     def own_context(self) -> Context:
         """A new context in which its objects are made and finalised."""
@@ -75,7 +73,7 @@ class Holder(Claimant):
 
     def disown(self) -> None:
         """Give up in the registry what it owns."""
-        for value in self.made.values():
+        for value in list(self.made.values()):  # a thread may still be making more
             _disown(value, self)
 
     # --- making -------------------------------------------------------------------------------
@@ -106,12 +104,19 @@ class Holder(Claimant):
         value = context.run(type(manager).__enter__, manager)
 
         def leave() -> None:
-            self.forget(plan)
+            self.forget(plan, handle)
             exc = self.ending()
             details = (None, None, None) if exc is None else (type(exc), exc, exc.__traceback__)
             context.run(type(manager).__exit__, manager, *details)
 
-        self._owned_by(plan, finalisers.add(leave, plan.name))
+        handle = finalisers.add(leave, plan.name)
+        self._owned_by(plan, handle)
+        try:
+            self.require_open()
+        except ContextClosedError:  # ended while a thread was entering
+            if finalisers.take(handle):
+                leave()
+            raise
         return value
 
     async def enter(self, plan: Plan, manager: Any) -> Any:
@@ -127,18 +132,25 @@ class Holder(Claimant):
         return value
 
     def _owned_by(self, plan: Plan, owner: object) -> None:
-        if not plan.is_kept:
-            return
         if self.owners is None:
             self.owners = {}
-        self.owners[plan] = owner
+        self.owners[owner] = plan
 
-    def forget(self, plan: Plan) -> None:
-        """Have an object no more: it is about to be finalised."""
+    def forget(self, plan: Plan, owner: object = None) -> None:
+        """Have an object no more: it is about to be finalised, by `owner` if it has clean-up."""
+        if owner is not None and (self.owners is None or self.owners.pop(owner, None) is None):
+            return  # let go before; there may be another by now
         if plan.is_kept:
             _disown(self.made.pop(plan, None), self)
-        if self.owners is not None:
-            self.owners.pop(plan, None)
+
+    def let_go(self, plan: Plan) -> list[Any]:
+        """Have no more what was made with it; the owners of what is to be finalised, last first."""
+        for made in [made for made in self.made if reaches(made, plan)]:
+            self.forget(made)
+        owners = [owner for owner, made in (self.owners or {}).items() if reaches(made, plan)]
+        for owner in owners:
+            del self.owners[owner]  # type: ignore[union-attr]
+        return owners[::-1]
 
 
 class _Forgetting:
@@ -151,7 +163,7 @@ class _Forgetting:
         return await type(self.manager).__aenter__(self.manager)
 
     async def __aexit__(self, *details: Any) -> Any:
-        self.holder.forget(self.plan)
+        self.holder.forget(self.plan, self)
         return await type(self.manager).__aexit__(self.manager, *details)
 
 
@@ -193,9 +205,11 @@ class ScopeHolder(_Extras, Holder):
             or self.children
             or self.claimant is not None
             or self.timeout_block is not None
+            or self.is_cut_short
         ):
             return False
-        for value in self.made.values():
+        self.scope._state = CLOSING  # from here on, threads give up themselves what they make
+        for value in list(self.made.values()):
             entry = _claims.get(id(value))
             if entry is not None and entry[1] is self:
                 del _claims[id(value)]
@@ -222,7 +236,7 @@ class ScopeHolder(_Extras, Holder):
             raise self.scope._closed_error()
 
     def is_here(self) -> bool:
-        """See `Holder`."""
+        """Whether the context that is current is the one in which its objects are made."""
         return _get() is self.scope
 
     def own_context(self) -> Context:
@@ -245,7 +259,18 @@ class ScopeHolder(_Extras, Holder):
             entry = _claims.setdefault(id(value), (value, self))
             if entry[1] is not self:
                 _adopt(value, self)
-        return self.made.setdefault(plan, value)
+        kept = self.made.setdefault(plan, value)
+        if kept is not value or self.scope._state is not OPEN:
+            self._came_late(plan, value, kept)
+        return kept
+
+    def _came_late(self, plan: Plan, value: Any, kept: Any) -> None:
+        """Give up what a thread made although another was faster, or the scope has ended."""
+        if kept is not value:
+            _disown(value, self)
+        if self.scope._state is not OPEN:
+            _disown(self.made.pop(plan, None), self)
+            raise self.scope._closed_error()
 
     def admits(self, scope: RequestScope) -> bool:
         """See `Claimant`."""
@@ -255,7 +280,7 @@ class ScopeHolder(_Extras, Holder):
         """See `Claimant`."""
         if isinstance(other, ScopeHolder):
             return other.scope._root is self.scope._root
-        return other is self.scope.root._more().claimant
+        return other is self.scope.root._more().claimant or other.admits(self.scope)
 
     def of_root(self) -> ScopeHolder:
         """The holder of the root."""
@@ -277,12 +302,25 @@ def holder_of(scope: RequestScope, app: AppHolder) -> ScopeHolder:
     if holder is None:
         if scope._state is not OPEN:
             raise scope._closed_error()
-        holder = ScopeHolder(scope, app)
-        if extras is None:
-            scope._extras = extras = holder
-        extras.held = holder
+        with _growing:
+            extras = scope._extras
+            if extras is None:
+                scope._extras = extras = ScopeHolder(scope, app)
+                extras.held = extras
+            elif extras.held is None:
+                extras.held = ScopeHolder(scope, app)
+            holder = extras.held
     found: ScopeHolder = holder
     return found
+
+
+def holders_beneath(scope: RequestScope) -> Iterator[ScopeHolder]:
+    """Of what is open within a scope, the last first; its own at the end."""
+    for child in reversed(scope.children):
+        yield from holders_beneath(child)
+    held: Any = None if scope._extras is None else scope._extras.held
+    if held is not None:
+        yield held
 
 
 class AppHolder(Holder):
@@ -321,10 +359,10 @@ class AppHolder(Holder):
         plan.value = self.made.setdefault(plan, value)
         return plan.value
 
-    def forget(self, plan: Any) -> None:
+    def forget(self, plan: Any, owner: object = None) -> None:
         """See `Holder`."""
-        super().forget(plan)
-        plan.value = MISSING
+        super().forget(plan, owner)
+        plan.value = self.made.get(plan, MISSING)
 
     def open(self, limit: float) -> None:
         """Somebody will close it: what has clean-up may be made."""

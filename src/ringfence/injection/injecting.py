@@ -149,7 +149,7 @@ class Needs:
 
     def _known(self, name: str, annotation: Any) -> Any:
         if isinstance(annotation, Unresolved) and self._namespace is not None:
-            annotation = resolve(annotation.text, self._namespace)
+            annotation = resolve(annotation.written, self._namespace)
         if isinstance(annotation, Unresolved):
             raise MissingProviderError(
                 f"`{self.name}` asks as `{name}` for `{annotation.text}`, which is not known where "
@@ -198,7 +198,7 @@ class Needs:
 
 def _is_marked(annotation: Any) -> bool:
     if isinstance(annotation, Unresolved):
-        return "Injected[" in annotation.text
+        return "Injected[" in annotation.text or is_injected(annotation.written)
     return is_injected(annotation)
 
 

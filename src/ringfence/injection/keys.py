@@ -8,6 +8,8 @@ from typing import Annotated, Any, TypeVar
 
 import attrs
 
+from ..errors import ConfigurationError
+
 __all__ = ["Injected", "Qualifier", "is_injected", "key_of", "label_of", "without_none"]
 
 T = TypeVar("T")
@@ -27,6 +29,13 @@ class Qualifier:
 class _Mark:
     def __repr__(self) -> str:
         return "injected"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Refuse: a framework that asks would have the client decide what is injected."""
+        raise ConfigurationError(
+            f"`{label_of(source)}` is marked with `Injected`, in a function without `@inject`.",
+            "Put `@inject` next to the function, beneath the framework's own decorators.",
+        )
 
 
 INJECTED = _Mark()

@@ -18,9 +18,16 @@ __all__ = ["Namespace", "Unresolved", "code_of", "function_of", "resolve", "sign
 
 @attrs.frozen
 class Unresolved:
-    """An annotation that names what is not there (yet); a value."""
+    """
+    An annotation that names what is not there (yet); a value.
+
+    Attributes:
+        text: as it reads in a message.
+        written: what it is: a string, or a type that holds one.
+    """
 
     text: str
+    written: Any = attrs.field(eq=False)
 
 
 def function_of(source: Any) -> Any:
@@ -97,8 +104,14 @@ def resolve(annotation: Any, namespace: Namespace) -> Any:
             stub, namespace.globals, namespace.locals, include_extras=True
         )
     except Exception:  # a name that only type checkers know, or syntax of a newer Python
-        return Unresolved(str(getattr(annotation, "__forward_arg__", annotation)))
+        return Unresolved(_text_of(annotation), annotation)
     return hints["it"]
+
+
+def _text_of(annotation: Any) -> str:
+    while typing.get_origin(annotation) is typing.Annotated:
+        annotation = annotation.__origin__
+    return str(getattr(annotation, "__forward_arg__", annotation))
 
 
 def signature_of(source: Callable[..., Any]) -> inspect.Signature:

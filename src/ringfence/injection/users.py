@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import OrderedDict
-from contextvars import Context
+from collections.abc import Iterator
+from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -16,7 +18,7 @@ from ..errors import ContextClosedError
 from ..finalisers import Finalisers
 from ..identity import Identity
 from ..isolation import Claimant
-from ..state import CLOSED, OPEN, State
+from ..state import CLOSED, OPEN, State, _get
 from ..tasks import Job, is_on_trio, wait_out
 from .holders import AppHolder, Holder, apart, close, not_open
 
@@ -29,6 +31,9 @@ __all__ = ["UserHolder", "Users"]
 logger = logging.getLogger("ringfence.injection")
 
 Key = tuple[str, str | None]
+
+_inside: ContextVar[UserHolder | None] = ContextVar("ringfence_user", default=None)
+"""Whose objects are made or finalised here: they may use one another, though no scope is open."""
 
 
 class UserHolder(Holder):
@@ -69,9 +74,15 @@ class UserHolder(Holder):
         if self._state is CLOSED:
             raise self._closed_error()
 
+    def is_here(self) -> bool:
+        """See `Claimant`."""
+        return _inside.get() is self and _get() is None
+
     def own_context(self) -> Context:
         """See `Holder`."""
-        return apart()
+        context = apart()
+        context.run(_inside.set, self)
+        return context
 
     def clean_up(self) -> Finalisers:
         """See `Holder`."""
@@ -128,6 +139,7 @@ class Users:
         self.limit = limit
         self.idle = idle
         self.holders: OrderedDict[Key, UserHolder] = OrderedDict()
+        self._lock = threading.Lock()  # plain handlers of a framework run in threads
         self._closing: list[Job] = []
         self._failed: list[BaseException] = []
         self._sweeper: Job | None = None
@@ -143,33 +155,41 @@ class Users:
             NoContextError: it belongs to nobody.
         """
         key = _key_of(root)
-        holder = self.holders.get(key)
-        if holder is None:
-            holder = self.holders[key] = UserHolder(key, root.request_id, self.app)
-        holder.requests.add(root)
+        with self._lock:
+            holder = self.holders.get(key)
+            if holder is None:
+                holder = self.holders[key] = UserHolder(key, root.request_id, self.app)
+            holder.requests.add(root)
         root._finalisers().add(lambda: self._leave(holder, root), "what is kept for the user")
         self.sweep()
         return holder
 
     def _leave(self, holder: UserHolder, root: RequestScope) -> None:
-        holder.requests.discard(root)
-        holder.idle_since = time.monotonic()
-        if self.holders.get(holder.key) is holder:
-            self.holders.move_to_end(holder.key)
+        with self._lock:
+            holder.requests.discard(root)
+            holder.idle_since = time.monotonic()
+            if self.holders.get(holder.key) is holder:
+                self.holders.move_to_end(holder.key)
         self.sweep()
 
     # --- who has to go ------------------------------------------------------------------------
 
     def sweep(self) -> None:
         """Close what was idle for too long, and what is too much, least recently used first."""
+        with self._lock:
+            leaving = list(self._take_out())
+        for holder in leaving:
+            self._close(holder)
+
+    def _take_out(self) -> Iterator[UserHolder]:
         before = time.monotonic() - self.idle
         for key, holder in list(self.holders.items()):
             if holder.requests or (holder.has_clean_up and not _has_loop()):
                 continue
             if len(self.holders) <= self.limit and holder.idle_since > before:
-                break  # the rest was used later
+                return  # the rest was used later
             del self.holders[key]
-            self._close(holder)
+            yield holder
 
     def _close(self, holder: UserHolder) -> None:
         counters.count("injection.user_closed")

@@ -369,7 +369,7 @@ def conversation_of(scope: RequestScope, kind: str) -> Conversation:
     if found is None or found.scope["type"] not in kind.split():
         raise ProviderError(
             f"Request `{scope.request_id}` answers no `{kind}` connection.",
-            "Ask for it in what is served under `UserContextMiddleware`, or wish for less.",
+            "Ask for it only in what is served under `UserContextMiddleware`.",
         )
     return found
 
