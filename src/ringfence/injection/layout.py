@@ -228,7 +228,7 @@ def _place_across(
         x = max(x + MARGIN, start + _heading(lifetime))
         panels.append(Panel(lifetime, start, x - start))
         x += BETWEEN
-    return panels, x - BETWEEN + MARGIN
+    return panels, max(x - BETWEEN, 0.0) + MARGIN
 
 
 def _heading(lifetime: str) -> float:

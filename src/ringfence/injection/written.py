@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from .graph import Node, ProviderGraph
 
-__all__ = ["LIFETIMES", "as_dot", "as_mermaid", "as_text", "grouped", "short_place"]
+__all__ = ["as_dot", "as_mermaid", "as_text", "grouped", "short_place"]
 
 LIFETIMES = {
     "transient": "for whoever asks",
