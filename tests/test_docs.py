@@ -20,7 +20,7 @@ import pytest
 
 import ringfence
 from ringfence import RingfenceError, Settings
-from ringfence.cli import torture
+from ringfence.cli import graph, torture
 from ringfence.current import TRANSACTIONS
 from ringfence.integrations._exchange import CLOSE_CODES
 from ringfence.integrations.problems import problem_of
@@ -29,7 +29,9 @@ from ringfence.testing.postgres import ADDRESS, PostgresServer, find_binaries
 from .docs_servers import Stopped, serve_and_stop
 from .integrations.test_sqlalchemy_guard import PERMITTED
 
-for partner in ("fastapi", "sqlalchemy", "aiosqlite", "joserfc", "sqlmodel"):
+for partner in (
+    "aiosqlite", "dishka", "fastapi", "joserfc", "pydantic_ai", "sqlalchemy", "sqlmodel", "svcs",
+):  # fmt: skip
     pytest.importorskip(partner)
 
 ROOT = Path(__file__).parents[1]
@@ -205,7 +207,7 @@ def _command_lines() -> list[list[str]]:
     return [line for line in found if line]
 
 
-OWN_COMMANDS = {"torture": torture.command}
+OWN_COMMANDS = {"graph": graph.command, "torture": torture.command}
 
 
 @cache

@@ -94,6 +94,17 @@ def test_background_work() -> None:
     )
 
 
+def test_agent_tools() -> None:
+    for partner in ("agents", "aiosqlite", "pydantic_ai"):
+        pytest.importorskip(partner)
+    assert printed("agent_tools") == (
+        "pydantic-ai sees note(text)\n"
+        "openai-agents sees note(text)\n"
+        "ann: remembers ['a', 'tea'], wrote ['a', 'tea']\n"
+        "bob: remembers ['a', 'milk'], wrote ['a', 'milk']\n"
+    )
+
+
 @pytest.mark.parametrize("name", ["quickstart", "child_contexts", "streaming", "background_work"])
 def test_small_examples_are_small_and_need_no_extra(name: str) -> None:
     source = (ROOT / "examples" / f"{name}.py").read_text()

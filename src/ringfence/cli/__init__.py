@@ -10,6 +10,7 @@ __all__ = ["main"]
 
 # name -> (the extra it needs, one line for --help); `command` of the module so named is run
 COMMANDS: dict[str, tuple[str, str]] = {
+    "graph": ("cli", "Draw what a container provides, and what asks for what."),
     "migrate": ("migrate", "Move a code base from the two older context classes onto ringfence."),
     "torture": ("torture", "Try to mix up the users of your own application."),
 }

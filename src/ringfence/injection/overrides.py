@@ -24,11 +24,15 @@ class Override:
     """
 
     def __init__(self, container: Container, beneath: Override | None, key: Any, fake: Any) -> None:
-        self.container = container
+        self.container: Container | None = container
         self.beneath = beneath
         own = override_of(container, beneath)
         compiler: Compiler = container.compiler if own is None else own.compiler
         self.compiler: Compiler = Compiler(container.registered, {key: fake}, compiler)
+
+    def end(self) -> None:
+        """Hold nowhere any more, in contexts out of which it cannot be taken either."""
+        self.container = None
 
 
 def override_of(container: Container, override: Override | None) -> Override | None:

@@ -1,4 +1,4 @@
-"""FastAPI: the context and its session as parameters of a route, and `requires` for its rules."""
+"""FastAPI: context, session and provided objects as parameters; `requires` for a route's rules."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from .starlette import (
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
+    from typing_extensions import TypeForm
 else:
     AsyncSession = Any  # FastAPI does not look at the type of what `Depends` gives
 
@@ -42,6 +43,7 @@ __all__ = [
     "event_socket",
     "event_stream",
     "exception_handlers",
+    "from_container",
     "requires",
     "scoped_session",
 ]
@@ -95,6 +97,23 @@ OptionalContext = Annotated[UserExecutionContext | None, Depends(_context_or_non
 
 ScopedSession = Annotated[AsyncSession, Depends(scoped_session)]
 """This request's own database session; nobody has one too. For async routes."""
+
+
+def from_container(wanted: TypeForm[Any]) -> Any:
+    """
+    A dependency that gives the object of this type that the fence's container provides here.
+
+    For what FastAPI calls itself, as dependencies of other dependencies; sync routes get also what
+    needs an `await`. It lives as its provider says, whatever FastAPI would keep::
+
+        @app.get("/orders")
+        def orders(orders: Annotated[Orders, from_container(Orders)]) -> list[str]: ...
+    """
+
+    async def give() -> Any:
+        return await current_scope().get(wanted)
+
+    return Depends(give, use_cache=False)
 
 
 def requires(*rules: Rule, claim: str = "roles") -> Any:
