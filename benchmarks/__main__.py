@@ -18,6 +18,7 @@ from .asgi import asgi_cases, asgi_check, asgi_rows
 from .cases import core_cases
 from .crowd import crowd
 from .honesty import Check, checks
+from .injection import GROUPS, injection_cases, injection_checks, injection_rows
 from .memory import Bytes, bytes_per_request, bytes_per_scope
 from .report import Row, row_of, table
 from .timing import Case, Clockwork
@@ -42,13 +43,14 @@ reading the table:
   +-        half the inter-quartile range of that ratio; above 10% let the machine rest, run again
   gate      a ratio above it fails the run; rows without one only inform
   stretch   where we would like to be
+  goal      what we set out for, where the gate only keeps what is there from becoming worse
 
 exit status:
   0  every gate holds     1  a ratio is above its gate
   2  nothing was timed: wrong usage, or what would be timed does not do its work (it says which)
 
 examples:
-  python -m benchmarks                      everything, in less than a minute
+  python -m benchmarks                      everything, in two minutes
   python -m benchmarks three-ids child      these two, and what they are divided by
   python -m benchmarks --json > now.json    for a program to read
   python -m benchmarks --quick              does it still run? tiny, and nothing is judged
@@ -78,9 +80,14 @@ def main(arguments: Sequence[str] | None = None, cases: Sequence[Case] | None = 
     core = core_cases() if cases is None else list(cases)
     asgi, skipped = asgi_cases()
     options = _parser(core).parse_args(arguments)
+    injection, not_here = _injection(options.names)
     began = time.monotonic()
 
-    honesty = [*checks({case.name: case for case in core}), *asgi_check(asgi)]
+    honesty = [
+        *checks({case.name: case for case in core}),
+        *asgi_check(asgi),
+        *injection_checks(injection),
+    ]
     for check in honesty:
         say(f"{'  honest' if check.fault is None else 'NOT SO'}: {check.claim}"
             + (f" -- {check.fault}" if check.fault else ""))  # fmt: skip
@@ -89,9 +96,10 @@ def main(arguments: Sequence[str] | None = None, cases: Sequence[Case] | None = 
         return 2
 
     size = QUICK if options.quick else FULL
-    rows, kinds = measure(core, asgi, options, size)
+    rows, kinds = measure(core, asgi, injection, options, size)
     if not options.names or "asgi" in options.names:
         rows += skipped
+    rows += not_here
     report(rows, kinds, honesty, options, size, time.monotonic() - began)
     failed = [row for row in rows if row.verdict == "FAIL"]
     for row in failed:
@@ -99,15 +107,25 @@ def main(arguments: Sequence[str] | None = None, cases: Sequence[Case] | None = 
     return 1 if failed else 0
 
 
+def _injection(names: Sequence[str]) -> tuple[list[Case], list[Row]]:
+    """The cases of the groups that were asked for; making them takes a second, so no others."""
+    groups = [name for name in GROUPS if not names or name in names or "inject" in names]
+    return injection_cases(groups)
+
+
 def measure(
-    core: Sequence[Case], asgi: Sequence[Case], options: argparse.Namespace, size: Size
+    core: Sequence[Case],
+    asgi: Sequence[Case],
+    injection: Sequence[Case],
+    options: argparse.Namespace,
+    size: Size,
 ) -> tuple[list[Row], list[Bytes]]:
     """Time what was asked for, and what that is divided by."""
     wanted = _with_what_they_are_divided_by(core, options.names)
     with_asgi = not options.names or "asgi" in options.names
     with Clockwork(size.sample_ns, options.seed) as clockwork:
         samples = clockwork.measure(
-            [*wanted, *(asgi if with_asgi else [])],
+            [*wanted, *(asgi if with_asgi else []), *injection],
             options.rounds or size.rounds,
             functools.partial(crowd, size.crowd),
             progress,
@@ -115,6 +133,7 @@ def measure(
     rows = [row_of(case, samples, is_judged=not options.quick) for case in wanted]
     if with_asgi:
         rows += asgi_rows(samples, is_judged=not options.quick)
+    rows += injection_rows(samples, injection, is_judged=not options.quick)
     with_memory = not options.names or "memory" in options.names
     kinds = (
         [*bytes_per_scope(size.objects), *bytes_per_request(size.objects)] if with_memory else []
@@ -185,7 +204,9 @@ def _parser(core: Sequence[Case]) -> argparse.ArgumentParser:
     titles |= {
         "asgi": "what the ASGI middleware adds",
         "memory": "bytes of open scopes and requests",
+        "inject": "all that follow, beside six other libraries",
     }
+    titles |= {name: group.title for name, group in GROUPS.items()}
     names = "\n".join(f"  {name:20}{title}" for name, title in titles.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",

@@ -21,6 +21,7 @@ class Row:
         ns: median, CPU time of one iteration.
         ratio: median over the rounds of this case's time by that of the case called `of`.
         spread: half the inter-quartile range of the ratio, as a part of it.
+        goal: the ratio that we set out for, where the gate is further off.
         verdict: `ok`, `FAIL`, `info` (nothing is judged), or why it was skipped.
     """
 
@@ -33,6 +34,7 @@ class Row:
     spread: float | None = None
     gate: float | None = None
     stretch: float | None = None
+    goal: float | None = None
     verdict: str = "info"
 
 
@@ -96,8 +98,14 @@ def _cells(row: Row) -> tuple[str, ...]:
         "" if row.spread is None else f"{row.spread:.1%}",
         _limit(row.gate),
         _limit(row.stretch),
-        row.verdict,
+        row.verdict + _said_of_goal(row),
     )
+
+
+def _said_of_goal(row: Row) -> str:
+    if row.goal is None or row.ratio is None:
+        return ""
+    return f", goal {row.goal:g}{'' if row.ratio <= row.goal else ', not met'}"
 
 
 def _number(value: float | None) -> str:

@@ -179,3 +179,113 @@ def test_a_ratio_above_its_gate_fails_the_run(
     cases["reader"] = attrs.evolve(cases["reader"], gate=gate)
     assert main(["--rounds", "3", "reader"], list(cases.values())) == status
     assert ("FAIL" in capsys.readouterr().out) is (status == 1)
+
+
+# --- injection --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def injection(main: object) -> Callable[..., list[Any]]:
+    """Its checks with a lie: the faults that are found."""
+    from benchmarks.injection import injection_cases, injection_checks
+
+    def faults(group: str, library: str, **lies: Any) -> list[str]:
+        cases, _ = injection_cases([group])
+        (case,) = [case for case in cases if case.name == f"{group}-{library}"]
+        told = {word: lie(case.names[word]) for word, lie in lies.items()}
+        case = attrs.evolve(case, names={**case.names, **told})
+        return [check.claim for check in injection_checks([case]) if check.fault]
+
+    return faults
+
+
+class Kept:
+    """A scope that answers with the first object that it gave to anybody."""
+
+    first: Any = None
+
+    def __init__(self, current: Callable[[], Any]) -> None:
+        self.current = current
+
+    def __call__(self) -> Kept:
+        return self
+
+    async def get(self, wanted: Any) -> Any:
+        if self.first is None:
+            self.first = await self.current().get(wanted)
+        return self.first
+
+
+class Making(Kept):
+    """A scope that makes objects which nobody owns."""
+
+    async def get(self, wanted: Any) -> Any:
+        await self.current().get(wanted)
+        return wanted(
+            *[part() for part in vars(wanted)["__init__"].__annotations__.values() if part]
+        )
+
+
+def anybody(enter: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda user_id: enter("usr_5f0c2a7be91d4c3a8b61")
+
+
+def remembered(handle: Callable[..., Any]) -> Callable[..., Any]:
+    """An injected function that is given once what it is given."""
+    known: list[Any] = []
+
+    async def call() -> Any:
+        if not known:
+            known.append(await handle())
+        return known[0]
+
+    return call
+
+
+def silent(app: Any) -> Any:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b'"Wanted"'})
+
+    return answer
+
+
+INJECTION_LIES = [
+    ("inject-one", "ringfence", {"current_scope": Kept}, "each scope's own"),
+    ("inject-one", "ringfence", {"current_scope": Making}, "the request owns"),
+    ("inject-one", "ringfence", {"user_context": anybody}, "invalid ids"),
+    ("inject-generator", "ringfence", {"current_scope": Kept}, "every second half"),
+    ("inject-call", "ringfence", {"handle": remembered}, "ended scopes"),
+    (
+        "inject-one",
+        "dishka",
+        {"wanted": lambda wanted: wanted.__init__.__annotations__["part0"]},
+        "is whole",
+    ),
+    ("inject-route", "dishka", {"app": silent}, "the route answers"),
+]
+
+
+@pytest.mark.parametrize(("group", "library", "lies", "claim"), INJECTION_LIES)
+def test_whoever_does_not_inject_is_found(
+    injection: Callable[..., list[str]],
+    group: str,
+    library: str,
+    lies: dict[str, Any],
+    claim: str,
+) -> None:
+    assert injection(group, library) == []
+    found = injection(group, library, **lies)
+    assert any(claim in each for each in found), found
+
+
+def test_a_goal_that_is_not_met_is_said_beside_the_gate(main: object) -> None:
+    from benchmarks.report import Row, table
+
+    rows = [
+        Row(name="a", title="a", ratio=1.5, gate=2, goal=1, verdict="ok"),
+        Row(name="b", title="b", ratio=0.5, gate=2, goal=1, verdict="ok"),
+    ]
+    _, far, near = table(rows).splitlines()
+    assert far.endswith("ok, goal 1, not met")
+    assert near.endswith("ok, goal 1")

@@ -11,6 +11,7 @@ HOLDERS = "tests/injection/test_holders.py"
 USERS = "tests/injection/test_users.py"
 OVERRIDES = "tests/injection/test_overrides.py"
 INJECTING = "tests/injection/test_injecting.py"
+TAILORED = "tests/injection/test_tailored.py"
 OFFERS = "tests/injection/test_offers.py"
 THREADS = "tests/injection/test_threads.py"
 
@@ -556,14 +557,14 @@ MUTANTS: list[Mutant] = [
         "injection/injecting.py",
         "        if name not in kwargs:\n            try:\n                kwargs[name] = await services",
         "        if True:\n            try:\n                kwargs[name] = await services",
-        INJECTING,
+        TAILORED,
     ),
     mutant(
         "injection: what is passed by name is replaced by what is there",
         "injection/container.py",
         "            if name not in kwargs:\n                plan = plans.get(key)\n",
         "            if True:\n                plan = plans.get(key)\n",
-        INJECTING,
+        TAILORED,
     ),
     mutant(
         "injection: a call under an override gets what is there",
@@ -591,7 +592,57 @@ MUTANTS: list[Mutant] = [
         "injection/injecting.py",
         "        for name, value in zip(self.moved, behind, strict=False):\n",
         "        for name, value in []:\n",
-        INJECTING,
+        TAILORED,
+    ),
+    # --- tailored wrappers
+    mutant(
+        "injection: a tailored call under an override gets what is there",
+        "injection/tailored.py",
+        "    if _here() is not None:\n        return MISSING\n",
+        "",
+        TAILORED,
+    ),
+    mutant(
+        "injection: a tailored call asks the container of the last one",
+        "injection/tailored.py",
+        "        if holder.app is not app:\n",
+        "        if app is None:\n",
+        TAILORED,
+    ),
+    mutant(
+        "injection: a tailored call replaces what is passed by name",
+        "injection/tailored.py",
+        '(f"    if {name} is MISSING: {name} = found(asked_{name})" for',
+        '(f"    {name} = found(asked_{name})" for',
+        TAILORED,
+    ),
+    mutant(
+        "injection: a tailored call drops what is passed by name if something is not there",
+        "injection/tailored.py",
+        "for name, value in arguments.items() if value is not MISSING}",
+        "for name, value in []}",
+        TAILORED,
+    ),
+    mutant(
+        "injection: a decorated function is tailored, and its decorator sees other arguments",
+        "injection/tailored.py",
+        ' and not hasattr(target, "__wrapped__")',
+        "",
+        TAILORED,
+    ),
+    mutant(
+        "injection: a function is tailored whose names the wrapper uses",
+        "injection/tailored.py",
+        " or p.name in space for p",
+        " for p",
+        TAILORED,
+    ),
+    mutant(
+        "injection: what may be lacking is asked for where that is an error",
+        "injection/tailored.py",
+        "plan.is_plain and not self.needs.may_lack(self.name)",
+        "plan.is_plain",
+        TAILORED,
     ),
     mutant(
         "injection: a generator that is closed leaves its inner one open",

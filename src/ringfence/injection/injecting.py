@@ -15,6 +15,7 @@ from ..state import _get
 from .compiling import Compiler
 from .keys import is_injected, key_of, without_none
 from .signatures import Namespace, Unresolved, function_of, resolve, signature_of
+from .tailored import tailored
 
 __all__ = ["inject"]
 
@@ -62,9 +63,9 @@ def _injected(target: Any, frame: FrameType) -> Any:
     elif inspect.isgeneratorfunction(function):
         wrapper = _around_generator(target, needs)
     elif inspect.iscoroutinefunction(function):
-        wrapper = _around_coroutine(target, needs)
+        wrapper = tailored(target, needs, _around_coroutine(target, needs))
     else:
-        wrapper = _around_call(target, needs)
+        wrapper = tailored(target, needs, _around_call(target, needs))
     functools.update_wrapper(wrapper, target)
     return needs.hidden_from(wrapper)
 
@@ -73,8 +74,8 @@ def _injected_class(cls: Any, frame: FrameType) -> Any:
     if cls.__init__ is object.__init__:
         raise _nothing_marked(cls)
     needs = Needs(cls.__init__, frame, Namespace(cls, frame))
-    init = functools.update_wrapper(_around_call(cls.__init__, needs), cls.__init__)
-    cls.__init__ = needs.hidden_from(init)
+    init = tailored(cls.__init__, needs, _around_call(cls.__init__, needs))
+    cls.__init__ = needs.hidden_from(functools.update_wrapper(init, cls.__init__))
     return cls
 
 

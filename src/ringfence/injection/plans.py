@@ -32,6 +32,7 @@ class Plan:
         rank: of the longest lifetime that may hold the object.
         is_plain: making it needs no `await`.
         is_kept: there is one for each holder, not one for each who asks.
+        value: what is the same for whoever asks, at hand; else `MISSING`.
     """
 
     rank: int = RANKS[Lifetime.APP]
@@ -46,6 +47,7 @@ class Plan:
     def __init__(self, key: Any, name: str) -> None:
         self.key = key
         self.name = name
+        self.value: Any = MISSING
 
     def found(self, asker: Holder) -> Any:
         """The object if it is there, else `MISSING`."""
@@ -308,11 +310,14 @@ class MadeForRequest(Made):
         if value is not MISSING:
             return value
         if self.is_simple and holder.scope._state is OPEN and _get() is holder.scope:
-            if self.only is not None:
-                return holder.keep(self, self.make(self.only.now(holder)))
+            only = self.only
+            if only is not None:
+                part = only.value
+                return holder.keep(self, self.make(only.now(holder) if part is MISSING else part))
             args = []
             for plan in self.positional:
-                args.append(plan.now(holder))
+                value = plan.value
+                args.append(plan.now(holder) if value is MISSING else value)
             return holder.keep(self, self.make(*args))
         holder.require_open()
         return holder.keep(self, self.make_now(holder))
@@ -333,10 +338,6 @@ class MadeForApp(Made):
     """One for the application."""
 
     rank = RANKS[Lifetime.APP]
-
-    def __init__(self, provider: Provider, key: Any, parts: tuple[Part, ...]) -> None:
-        super().__init__(provider, key, parts)
-        self.value = MISSING  # what the holder keeps, at hand
 
     def home(self, asker: Holder) -> Holder:
         """See `Made`."""
