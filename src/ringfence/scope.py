@@ -141,7 +141,7 @@ class RequestScope(Infrastructure):
             raise self._reentered()
         below = _get()
         if below is not None and below._state is CLOSED:
-            _shorten(below)  # ended scopes make no chain
+            below._below = None  # ended scopes make no chain
         parent = self._parent
         context = self._context
         if parent is not None:
@@ -201,7 +201,7 @@ class RequestScope(Infrastructure):
             raise draining()
         below = _get()
         if below is not None and below._state is CLOSED:
-            _shorten(below)
+            below._below = None
         roots[self] = None
         self._below = below
         self._opened_code = code
@@ -255,7 +255,7 @@ class RequestScope(Infrastructure):
             (parent._extras or parent._more()).children.pop(self, None)
         below = self._below
         if below is not None and below._state is CLOSED:
-            _shorten(below)
+            below._below = None
         here = _get()
         if here is self:
             # Back to what was here before. If that has ended meanwhile, its orphans stay
@@ -643,11 +643,3 @@ class RequestScope(Infrastructure):
             opened_at=self.opened_at,
             closed_at=self.closed_at,
         )
-
-
-def _shorten(ended: RequestScope) -> None:
-    """Beneath an ended scope is the nearest one that has not ended: they make no chain."""
-    below = ended._below
-    while below is not None and below._state is CLOSED:
-        below = below._below
-    ended._below = below

@@ -292,19 +292,6 @@ async def test_a_chain_of_scopes_born_in_each_other_is_not_kept_alive() -> None:
     context.run(leave, block)
 
 
-async def test_a_scope_above_one_that_ended_elsewhere_gives_back_the_open_one_beneath() -> None:
-    async with user_context("alice-1"):
-        bob = user_context("bob-22")
-        async with bob:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(bob.__aexit__, None, None, None)
-            async with user_context("carol-3"):
-                pass
-            with pytest.raises(ContextClosedError):
-                current_context()
-        assert current_context().user_id == "alice-1"
-
-
 async def test_leaving_from_a_foreign_task_closes_it_everywhere() -> None:
     block = user_context("alice-1")
     await block.__aenter__()

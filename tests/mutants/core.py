@@ -134,12 +134,12 @@ MUTANTS: list[Mutant] = [
         (
             (
                 "scope.py",
-                "            _shorten(below)  # ended scopes make no chain\n",
+                "            below._below = None  # ended scopes make no chain\n",
                 "            pass\n",
             ),
             (
                 "scope.py",
-                "        if below is not None and below._state is CLOSED:\n            _shorten(below)\n        here",
+                "        if below is not None and below._state is CLOSED:\n            below._below = None\n        here",
                 "        here",
             ),
         ),
