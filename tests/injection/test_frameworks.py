@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,16 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver import Context as MCPContext
 from pydantic_ai import Agent, RunContext
 from pydantic_ai.models.test import TestModel
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from ringfence import RequestScope, Ringfence, UserExecutionContext, current_scope
+from ringfence import (
+    RequestScope,
+    Ringfence,
+    UserExecutionContext,
+    child_context,
+    current_scope,
+)
 from ringfence.injection import Container, Injected, Lifetime, inject
 from ringfence.integrations.fastapi import UserContextMiddleware
 from ringfence.integrations.sqlalchemy import Database
@@ -205,6 +213,58 @@ async def test_openai_agents_tools(anyio_backend: Any, fence: Ringfence, functio
         return model.last_call.input
 
     await each_is_answered(fence, call, has_met=function is not look_up_at_once)
+
+
+class TwoAtOnce:
+    """A tool each of whose calls has a session of its own, since it is a child that asks."""
+
+    def __init__(self) -> None:
+        self.sessions: list[AsyncSession] = []
+        self.are_here = anyio.Event()
+
+    def tool(self) -> Any:
+        @in_a_child
+        @inject
+        async def count(query: str, session: Injected[AsyncSession], desk: Injected[Desk]) -> int:
+            self.sessions.append(session)
+            if len(self.sessions) == 2:
+                self.are_here.set()
+            with anyio.fail_after(5):
+                await self.are_here.wait()
+            found = await session.scalar(text("SELECT count(*) FROM note"))
+            assert session is current_scope().db_session
+            assert desk.scope is current_scope().root
+            return int(found or 0)
+
+        return count
+
+
+def in_a_child(function: Any) -> Any:
+    @functools.wraps(function)
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        async with child_context(function.__name__):
+            return await function(*args, **kwargs)
+
+    return run
+
+
+@ASYNCIO
+async def test_two_calls_of_one_answer_have_a_session_each(
+    anyio_backend: Any, fence: Ringfence
+) -> None:
+    both = TwoAtOnce()
+    offered = function_tool(both.tool(), failure_error_function=None)
+    assert offered.params_json_schema["properties"].keys() == {"query"}
+    asked = [function_call("count", {"query": word}, call_id=word) for word in ("tea", "milk")]
+    model = ScriptedModel([asked, [assistant_message("done")]])
+    async with fence.user_context("alice-1"):
+        agent = OpenAIAgent(name="clerk", model=model, tools=[offered])
+        await Runner.run(agent, "?", run_config=RunConfig(tracing_disabled=True))
+        assert model.last_call is not None
+        outputs = [each["output"] for each in model.last_call.input if "output" in each]
+        assert outputs == ["2", "2"]
+    one, other = both.sessions
+    assert one is not other
 
 
 # --- langchain --------------------------------------------------------------------------------

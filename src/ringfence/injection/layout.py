@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections import defaultdict
@@ -164,8 +165,10 @@ def _crossings(stacks: list[list[Box]]) -> int:
     ranks = {box: rank for stack in stacks for rank, box in enumerate(stack)}
     crossings = 0
     for stack in stacks:
-        ties = [(ranks[box], ranks[other]) for box in stack for other in box.after]
-        crossings += sum(a < c and b > d for a, b in ties for c, d in ties)
+        ends: list[int] = []
+        for _, end in sorted((ranks[box], ranks[other]) for box in stack for other in box.after):
+            crossings += len(ends) - bisect.bisect_right(ends, end)  # of those that begin above
+            bisect.insort(ends, end)
     return crossings
 
 
