@@ -10,6 +10,7 @@ import anyio
 from ringfence import (
     ConfigurationError,
     ContextClosedError,
+    NoContextError,
     OwnershipError,
     RingfenceError,
     child_context,
@@ -255,7 +256,7 @@ async def _child_of(world: World, parent: Life) -> None:
 
     try:
         await inside(world, child_context("lent"), life, body)
-    except ContextClosedError as error:
+    except (ContextClosedError, NoContextError) as error:
         world.refused(parent, error)
 
 
