@@ -93,6 +93,6 @@ def judge(driver: str, tally: Tally, report: Report) -> None:
     """What ringfence promises of it, and that the attacks took place."""
     report.must(f"{driver}: mixed-user scopes", tally.scopes, f">= {report.size(20_000, 240)}")
     report.must(f"{driver}: answers judged", tally.judged, f">= {report.size(30_000, 350)}")
-    report.must(f"{driver}: cancelled", tally.cancels, f">= {report.size(4_000, 25)}")
+    report.must(f"{driver}: cancelled", tally.cancels, f">= {report.size(3_000, 25)}")
     report.must(f"{driver}: backends killed", tally.kills, f">= {report.size(600, 6)}")
     judge_isolation(driver, tally, report)
