@@ -194,7 +194,7 @@ def test_what_a_program_prints_is_told_by_block(tmp_path: Path) -> None:
 # --- what cannot be run is looked up ----------------------------------------------------------
 
 SERVERS = ("uvicorn", "hypercorn", "granian")
-OTHER_COMMANDS = ("curl", "kill", "make", "pytest", "python", "ringfence")
+OTHER_COMMANDS = ("curl", "export", "kill", "make", "pytest", "python", "ringfence")
 
 
 def _command_lines() -> list[list[str]]:
