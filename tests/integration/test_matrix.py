@@ -19,7 +19,7 @@ pytest.importorskip("aiosqlite")
 from .matrix import CELLS, Runs, Verdict, expected
 from .options import CONFIGURATIONS, Configuration
 
-STUBBORN = {"uvicorn": "SIGTERM, grace", "granian": "SIGTERM", "daphne": "SIGTERM"}
+STUBBORN = {"uvicorn": "SIGTERM, grace", "granian": "SIGTERM"}
 """By server, the cell in which something goes on that only the fence ends."""
 
 EACH = [
@@ -70,16 +70,9 @@ def test_set_and_reset_is_not_enough(runs: Runs, configuration: Configuration, c
 def test_what_the_server_does_not_end_the_fence_does(
     runs: Runs, configuration: Configuration, cell: str
 ) -> None:
-    """
-    A handler that swallows a cancellation; one whose `send` granian never answers.
-
-    And all of daphne's, if it has upgraded a WebSocket within the last second: it then stops with a
-    `KeyError` instead of cancelling them.
-    """
+    """A handler that swallows a cancellation; one whose `send` granian never answers."""
     verdict = _verdict(runs, configuration, cell, "fenced")
-    most = verdict.requests if configuration.server == "daphne" else 1
-    assert 1 <= verdict.cut_short <= most
-    assert verdict.abandoned == 0
+    assert (verdict.cut_short, verdict.abandoned) == (1, 0)
 
 
 def test_in_numbers(runs: Runs) -> None:
