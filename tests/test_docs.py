@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+import click
 import psycopg
 import pytest
 
 import ringfence
 from ringfence import RingfenceError, Settings
-from ringfence.cli import graph, torture
+from ringfence.cli import graph, migrate, torture
 from ringfence.current import TRANSACTIONS
 from ringfence.integrations._exchange import CLOSE_CODES
 from ringfence.integrations.problems import problem_of
@@ -207,7 +208,7 @@ def _command_lines() -> list[list[str]]:
     return [line for line in found if line]
 
 
-OWN_COMMANDS = {"graph": graph.command, "torture": torture.command}
+OWN_COMMANDS = {"graph": graph.command, "migrate": migrate.command, "torture": torture.command}
 
 
 @cache
@@ -225,7 +226,9 @@ def test_command_lines_name_what_there_is() -> None:
         if command in SERVERS:
             assert {word for word in words if word.startswith("-")} <= _options_of(command)
         if command == "ringfence":
-            known = {option for param in OWN_COMMANDS[words[0]].params for option in param.opts}
+            own: Any = OWN_COMMANDS[words[0]]
+            own = own.commands[words[1]] if isinstance(own, click.Group) else own
+            known = {option for param in own.params for option in param.opts}
             assert {word for word in words if word.startswith("--")} <= known
         if command == "make":
             assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.M)
