@@ -76,7 +76,8 @@ def main() -> int:
         return run_all(mutants, judge_by_simulation, options.jobs)
     tests = tuple(sorted({test for mutant in mutants for test in mutant.tests}))
     print(f"{len(mutants)} mutants; first their tests without any", flush=True)
-    passed, output = run_tests(ROOT / "src", tests, limit=900)
+    at_once = ("-n", str(options.jobs)) if options.jobs > 1 else ()
+    passed, output = run_tests(ROOT / "src", (*at_once, *tests), limit=900)
     if not passed:
         print(output)
         print("The tests fail without any mutant.", file=sys.stderr)
