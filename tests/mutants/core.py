@@ -562,12 +562,13 @@ MUTANTS: list[Mutant] = [
         "            pass\n",
         LAW[7],
     ),
-    mutant(
+    Mutant(
         "7: a dict of another class copies itself",
-        "copies.py",
-        "        if type(data) is not dict:\n",
-        "    if False:\n",
-        LAW[7],
+        (
+            ("copies.py", "        if type(data) is not dict:\n", "        if False:\n"),
+            ("checks.py", "        if type(data) is not dict:\n", "        if False:\n"),
+        ),
+        (LAW[7],),
     ),
     mutant(
         "7: a state can be set",

@@ -102,19 +102,37 @@ MUTANTS: list[Mutant] = [
         "most calls come to this.\n",
         CONTAINER,
     ),
-    mutant(
+    Mutant(
         "injection: a closing scope makes new objects",
-        "injection/plans.py",
-        "        if self.is_simple and holder.scope._state is OPEN and",
-        "        if self.is_simple and",
-        CONTAINER,
+        (
+            (
+                "injection/plans.py",
+                "        if self.is_simple and holder.scope._state is OPEN and",
+                "        if self.is_simple and",
+            ),
+            (
+                "injection/holders.py",
+                "        if kept is not value or self.scope._state is not OPEN:\n",
+                "        if kept is not value:\n",
+            ),
+        ),
+        (CONTAINER,),
     ),
-    mutant(
+    Mutant(
         "injection: what comes too late is kept",
-        "injection/plans.py",
-        "        value = await holder.call(self.make, args, kwargs)\n        holder.require_open()\n",
-        "        value = await holder.call(self.make, args, kwargs)\n",
-        PLANS,
+        (
+            (
+                "injection/plans.py",
+                "        value = await holder.call(self.make, args, kwargs)\n        holder.require_open()\n",
+                "        value = await holder.call(self.make, args, kwargs)\n",
+            ),
+            (
+                "injection/holders.py",
+                "        if kept is not value or self.scope._state is not OPEN:\n",
+                "        if kept is not value:\n",
+            ),
+        ),
+        (PLANS,),
     ),
     mutant(
         "injection: an ended scope keeps its objects alive",
