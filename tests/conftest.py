@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib.util
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import TypeVar
 
 import pytest
 
@@ -17,6 +20,7 @@ from ringfence.state import open_roots
 from ringfence.testing.postgres import PostgresServer, postgres_server
 from ringfence.testing.valkey import ValkeyServer, valkey_server
 
+S = TypeVar("S")
 BACKENDS = [
     pytest.param(("asyncio", {}), id="asyncio"),
     pytest.param(("trio", {}), id="trio"),
@@ -58,25 +62,28 @@ def _nothing_left() -> Iterator[None]:
     assert not entries, f"{entries} objects left in the registry"
 
 
+@contextlib.contextmanager
+def _or_skip(server: AbstractContextManager[S]) -> Iterator[S]:
+    """A real server; where there is none to be had its tests are skipped, but not in CI."""
+    with contextlib.ExitStack() as stack:
+        try:
+            started = stack.enter_context(server)
+        except ConfigurationError as error:
+            if os.environ.get("CI"):
+                raise  # there it is required
+            pytest.skip(str(error))
+        yield started
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A real PostgreSQL, one for all tests; without one they are skipped, but not in CI."""
-    try:
-        with postgres_server() as server:
-            yield server
-    except ConfigurationError as error:
-        if os.environ.get("CI"):
-            raise  # there it is required
-        pytest.skip(str(error))
+    """One for all tests."""
+    with _or_skip(postgres_server()) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
 def valkey() -> Iterator[ValkeyServer]:
-    """A real Valkey or Redis, one for all tests; without one they are skipped, but not in CI."""
-    try:
-        with valkey_server() as server:
-            yield server
-    except ConfigurationError as error:
-        if os.environ.get("CI"):
-            raise  # there it is required
-        pytest.skip(str(error))
+    """One for all tests."""
+    with _or_skip(valkey_server()) as server:
+        yield server
