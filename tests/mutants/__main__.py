@@ -1,11 +1,12 @@
 """
 Break the library one line at a time, and see a test fail.
 
-    python -m tests.mutants [NAME ...] [--jobs 2] [--by simulation]
+    python -m tests.mutants [NAME ...] [--jobs 2] [--part 1/4] [--by simulation]
 
 Each mutant is applied to a copy of `src`, its tests run against the copy, and the mutant is
 killed if they fail. Exits 1 if one survives, 2 if a line to break is not there (any more) or the
-tests fail without any mutant. With `--by simulation` it is the simulation of
+tests fail without any mutant. With `--part 2/4` it is every fourth mutant from the second on; the
+lines of all are looked for. With `--by simulation` it is the simulation of
 `tests/torture` alone that must notice, those that `simulated` chooses.
 """
 
@@ -24,7 +25,7 @@ from pathlib import Path
 from tests.torture.simulation.planted import CouldNotRun, find
 
 from . import warm
-from .mutant import ROOT, Mutant, Stale, applied
+from .mutant import ROOT, Mutant, Stale, applied, broken
 from .simulated import must_be_noticed
 from .tables import load
 
@@ -63,15 +64,21 @@ def main() -> int:
     )
     parser.add_argument("names", nargs="*", help="only mutants whose name contains one of these")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--part", type=part, default=(1, 1), help="K/N: every Nth from the Kth on")
     parser.add_argument("--by", choices=("simulation",), help="what must notice, if not the tests")
     options = parser.parse_args()
+    first, step = options.part
     mutants = [
         m
         for m in (load() if options.by is None else must_be_noticed())
-        if not options.names or any(part in m.name for part in options.names)
+        if not options.names or any(name in m.name for name in options.names)
     ]
     if not mutants:
         parser.error(f"no mutant has such a name: {', '.join(options.names)}")
+    if stale := [found for m in mutants if (found := staleness(m))]:
+        print(*stale, sep="\n", file=sys.stderr)
+        return 2
+    mutants = mutants[first - 1 :: step]
     if options.by is not None:
         return run_all(mutants, judge_by_simulation, options.jobs)
     tests = tuple(sorted({test for mutant in mutants for test in mutant.tests}))
@@ -83,6 +90,23 @@ def main() -> int:
         print("The tests fail without any mutant.", file=sys.stderr)
         return 2
     return run_all(mutants, judge, options.jobs)
+
+
+def part(text: str) -> tuple[int, int]:
+    """`2/4`, as numbers."""
+    first, step = (int(number) for number in text.split("/"))
+    if not 1 <= first <= step:
+        raise ValueError(text)
+    return first, step
+
+
+def staleness(mutant: Mutant) -> str | None:
+    """Why it cannot be applied, if it cannot."""
+    try:
+        broken(mutant)
+    except Stale as stale:
+        return f"{STALE} {mutant.name}: {stale}"
+    return None
 
 
 def judge_by_simulation(mutant: Mutant) -> tuple[str, str]:

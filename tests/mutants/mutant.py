@@ -39,21 +39,33 @@ def mutant(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
     return Mutant(name, ((file, old, new),), tests)
 
 
+def broken(mutant: Mutant) -> dict[str, str]:
+    """
+    The text of each file that it changes, with the defect in it.
+
+    Raises:
+        Stale: a line to break does not occur once, or what is left is no Python.
+    """
+    texts: dict[str, str] = {}
+    for file, old, new in mutant.edits:
+        text = texts.get(file) or (ROOT / "src" / "ringfence" / file).read_text()
+        if text.count(old) != 1:
+            raise Stale(f"{file}: {text.count(old)} times: {old!r}")
+        texts[file] = text.replace(old, new)
+        try:
+            compile(texts[file], file, "exec")
+        except SyntaxError as error:  # any test would fail, whatever it tests
+            raise Stale(f"{file}: no Python any more: {error}") from None
+    return texts
+
+
 @contextlib.contextmanager
 def applied(mutant: Mutant) -> Iterator[Path]:
     """A copy of `src` with the mutant in it, for the path; it lives as long as the block."""
+    texts = broken(mutant)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "src"
         shutil.copytree(ROOT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
-        for file, old, new in mutant.edits:
-            path = source / "ringfence" / file
-            text = path.read_text()
-            if text.count(old) != 1:
-                raise Stale(f"{file}: {text.count(old)} times: {old!r}")
-            broken = text.replace(old, new)
-            try:
-                compile(broken, file, "exec")
-            except SyntaxError as error:  # any test would fail, whatever it tests
-                raise Stale(f"{file}: no Python any more: {error}") from None
-            path.write_text(broken)
+        for file, text in texts.items():
+            (source / "ringfence" / file).write_text(text)
         yield source
