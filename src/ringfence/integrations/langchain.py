@@ -6,6 +6,7 @@ Wrapping hooks alone: what callbacks and `before_agent` set is lost, and they ma
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import inspect
@@ -218,12 +219,21 @@ async def _items(
     timeout: float | None,
     options: dict[str, Any],
 ) -> AsyncGenerator[Any, None]:
-    async with _running(agent, name, config, context, timeout) as (told, given, explicit):
-        items = agent.astream(input, given, context=explicit, **options)
-        async with contextlib.aclosing(items):
-            async for item in items:
-                told.data.update(_told_of(item))
-                yield item
+    with contextlib.suppress(_LeftEarly):
+        async with _running(agent, name, config, context, timeout) as (told, given, explicit):
+            items = agent.astream(input, given, context=explicit, **options)
+            async with contextlib.aclosing(items):
+                async for item in items:
+                    told.data.update(_told_of(item))
+                    try:
+                        yield item
+                    except GeneratorExit:
+                        # With that a block could not wait for its own end.
+                        raise _LeftEarly from None
+
+
+class _LeftEarly(asyncio.CancelledError):
+    """Whoever consumed a stream wants no more of it: the run in it is cancelled."""
 
 
 @contextlib.asynccontextmanager
