@@ -53,16 +53,17 @@ from ..errors import (
     WrongTypeError,
 )
 from ..identity import Identity
+from ..scope import RequestScope
 from ._called_tools import work_as_tool
 from .problems import problem_of
 
 if TYPE_CHECKING:
     from ..protocols import Recipes
-    from ..scope import RequestScope
 
 __all__ = [
     "RingfenceMiddleware",
     "from_access_token",
+    "from_boundary",
     "from_credential",
     "outbound_auth",
     "outbound_meta",
@@ -109,6 +110,20 @@ def from_access_token(request: Request) -> Identity | None:
         expires_at=None if ends is None else dt.datetime.fromtimestamp(ends, dt.UTC),
         claims={"client_id": token.client_id, "scopes": token.scopes},
     )
+
+
+def from_boundary(request: Request) -> Identity | None:
+    """
+    The `identify` of a server behind `UserContextMiddleware`: whom that has identified.
+
+    Of the HTTP request that brought this very message, not of the one that opened the session.
+    """
+    scope = getattr(request.request, "scope", {})
+    root = scope.get("ringfence")
+    if not isinstance(root, RequestScope) or not root.has_user:
+        return None
+    facts = root.context
+    return Identity(facts.user_id, facts.tenant_id, expires_at=facts.expires_at, claims=root.claims)
 
 
 def from_credential(
@@ -159,7 +174,7 @@ class RingfenceMiddleware:
     Args:
         fence: the application's `Ringfence`.
         identify: who is it? Given the message's own context; sync or async. See
-            `from_access_token` and `from_credential`.
+            `from_access_token`, `from_boundary` and `from_credential`.
         required: whether a request without an identity is refused. If not, it belongs to
             nobody. Handshakes and lists do in any case.
 
