@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -687,6 +688,43 @@ def _waited_for(awaitable: Any) -> Any:
     awaitable.close()
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(context.run, run_sync, _agent(read), asking("read")).result()
+
+
+async def test_a_thread_that_outlives_its_request_is_refused_and_told_once(
+    fence: Ringfence,
+) -> None:
+    begun, released = threading.Event(), threading.Event()
+    seen: list[Exception] = []
+
+    @tool
+    def late() -> str:
+        """Come back when the request is over."""
+        begun.set()
+        released.wait(10)
+        with pytest.raises(ContextClosedError) as refused:
+            current_context()
+        seen.append(refused.value)
+        return ""
+
+    async with fence.user_context("alice"), subscribe() as events:
+        async with fence.user_context("alice"):
+            task = asyncio.create_task(
+                asyncio.to_thread(run_sync, _node_answering_errors(late), asking("late"))
+            )
+            await asyncio.to_thread(begun.wait, 10)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        told = [(await anext(events)).document for _ in range(4)]
+        released.set()
+        with anyio.fail_after(10):
+            while not seen:  # noqa: ASYNC110 (a thread that nobody waits for)
+                await anyio.sleep(0.01)
+        with suppress(TimeoutError):
+            with anyio.fail_after(0.1):
+                told.append((await anext(events)).document)
+    assert tree_faults(told) == []
+    assert {each["data"]["outcome"] for each in told[2:]} == {"closed"}
 
 
 def test_what_is_no_node() -> None:

@@ -82,13 +82,19 @@ class OwnedThreads(BaseCheckpointSaver[Any]):
         """The checkpoints of one thread; without one they would be everybody's."""
         return self._saver.alist(self._opened.owned(config), **options)
 
-    def put(self, config: RunnableConfig, *args: Any) -> RunnableConfig:
+    def put(
+        self, config: RunnableConfig, checkpoint: Any, metadata: Any, new_versions: Any
+    ) -> RunnableConfig:
         """Keep a checkpoint."""
-        return self._saver.put(self._opened.to_write(config), *args)
+        return self._saver.put(self._opened.to_write(config), checkpoint, metadata, new_versions)
 
-    async def aput(self, config: RunnableConfig, *args: Any) -> RunnableConfig:
+    async def aput(
+        self, config: RunnableConfig, checkpoint: Any, metadata: Any, new_versions: Any
+    ) -> RunnableConfig:
         """Keep a checkpoint."""
-        return await self._saver.aput(self._opened.to_write(config), *args)
+        return await self._saver.aput(
+            self._opened.to_write(config), checkpoint, metadata, new_versions
+        )
 
     def put_writes(
         self,

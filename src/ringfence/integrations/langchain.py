@@ -386,7 +386,7 @@ def node(fn: F) -> F:
             "Write to `get_stream_writer()` what it should stream.",
             rule="type",
         )
-    name = getattr(fn, "__name__", type(fn).__name__)
+    name = str(getattr(fn, "__name__", type(fn).__name__))
     wrapped = _async_node(fn, name) if inspect.iscoroutinefunction(call) else _node(fn, name)
     return cast("F", functools.wraps(fn)(wrapped))
 
