@@ -66,7 +66,7 @@ MUTANTS: list[Mutant] = [
         chain,
         "    return None if thread is None else checked_thread(thread)\n",
         "    return checked_thread(thread) if thread else None\n",
-        THREADS,
+        f"{LANGCHAIN}::test_the_middleware_refuses_what_comes_past_run",
     ),
     mutant(
         "langchain: a tool node asks for nobody",
@@ -105,21 +105,13 @@ MUTANTS: list[Mutant] = [
         f"{LANGCHAIN}::test_a_run_knows_the_thread_that_it_is_in",
     ),
     # --- LangChain: threads
-    mutant(
+    Mutant(
         "threads: separators in ids are taken for ours",
-        threads,
-        '    return _prefix(context) + quote(thread_id, safe="")\n',
-        '    return _prefix(context) + quote(thread_id, safe=":")\n',
-        f"{LANGCHAIN}::test_what_an_owned_thread_keeps_of_a_config",
-        f"{LANGCHAIN}::test_a_run_knows_the_thread_that_it_is_in",
-        f"{LANGCHAIN}::test_two_threads_never_have_one_key",
-    ),
-    mutant(
-        "threads: separators in user ids are taken for ours",
-        threads,
-        "{quote(context.user_id, safe='')}",
-        "{context.user_id}",
-        f"{LANGCHAIN}::test_separators_in_ids_make_no_key_of_another",
+        (
+            (threads, 'quote(thread_id, safe="")', "thread_id"),
+            (threads, "{quote(context.user_id, safe='')}", "{context.user_id}"),
+        ),
+        (f"{LANGCHAIN}::test_separators_in_ids_make_no_key_of_another",),
     ),
     mutant(
         "threads: tenants share theirs",
