@@ -318,6 +318,21 @@ async def test_an_interrupted_run_is_resumed_by_its_user(fence: Ringfence) -> No
     assert _said(result) == ["alice got yes"]
 
 
+async def test_an_agent_within_a_tool_is_interrupted_too(fence: Ringfence) -> None:
+    @tool
+    async def delegate() -> str:
+        """Ask another agent."""
+        return _said(await run(_agent(ask, name="inner"), asking("ask")))[0]
+
+    agent = _agent(delegate, checkpointer=OwnedThreads(InMemorySaver()))
+    async with fence.user_context("alice", thread_id="t-1"), subscribe() as events:
+        assert (await run(agent, asking("delegate")))["__interrupt__"]
+        told = [await anext(events) for _ in range(10)]
+        ends = [event.data["interrupted"] for event in told if "outcome" in event.data]
+        assert ends == [True] * 4
+        assert _said(await run(agent, Command(resume="yes"))) == ["alice got yes"]
+
+
 FORGED = [
     "ringfence1::alice:t-1",
     "t-1",
@@ -476,6 +491,9 @@ async def test_what_an_owned_thread_keeps_of_a_config(fence: Ringfence) -> None:
         }
         assert (config["tags"], before["configurable"]) == (["a"], {"checkpoint_id": "c-1"})
         assert owned_thread("t-1", config=config) == config
+        assert owned_thread(config={"configurable": {"thread_id": None}}) == owned_thread()
+        plain: Any = {"configurable": {}}
+        assert owned_thread(config=plain) != plain == {"configurable": {}}
         with pytest.raises(ContextMismatchError, match="names another thread"):
             owned_thread("t-2", config=config)
         for wrong in ("", "t 1", 17):

@@ -481,6 +481,26 @@ async def test_identify_does_not_see_who_is_current(fence: Ringfence) -> None:
     assert set(seen) == {False}
 
 
+async def test_what_identify_meets_is_not_told(fence: Ringfence) -> None:
+    async def identify(request: Any) -> Identity:
+        if request.method == "tools/call":
+            raise LookupError("secret")
+        return Identity("alice")
+
+    async def refuse(request: Any) -> Identity:
+        if request.method == "tools/call":
+            raise MCPError(-32000, "Not you")
+        return Identity("alice")
+
+    async with Client(_who(_server(fence, identify)), mode="legacy") as client:
+        with pytest.raises(MCPError, match="Internal Server Error") as told:
+            await _tool(client, "who")
+    assert "secret" not in repr(told.value)
+    async with Client(_who(_server(fence, refuse))) as client:
+        with pytest.raises(MCPError, match="Not you"):
+            await _tool(client, "who")
+
+
 async def test_an_identity_that_has_expired(fence: Ringfence) -> None:
     ended = Identity("alice", expires_at=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
 

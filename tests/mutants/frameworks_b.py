@@ -137,15 +137,15 @@ MUTANTS: list[Mutant] = [
     mutant(
         "threads: a config keeps another's",
         chain,
-        '    if configurable.setdefault("thread_id", key) != key:\n',
-        '    if configurable.setdefault("thread_id", key) is None:\n',
+        '    if configurable.get("thread_id") not in (None, key):\n',
+        "    if False:\n",
         f"{LANGCHAIN}::test_what_an_owned_thread_keeps_of_a_config",
     ),
     mutant(
         "threads: a config is changed in place",
         chain,
-        '    configurable = dict(merged.get("configurable") or {})\n',
-        '    configurable: dict[str, Any] = merged.get("configurable") or {}\n',
+        '    merged["configurable"] = configurable | {"thread_id": key}\n',
+        '    configurable["thread_id"] = key\n',
         f"{LANGCHAIN}::test_what_an_owned_thread_keeps_of_a_config",
     ),
     mutant(
@@ -356,6 +356,13 @@ MUTANTS: list[Mutant] = [
         "            raise _failure(error) from error\n",
         "            raise\n",
         f"{MCP}::test_a_failure_on_leaving_tells_the_client_nothing",
+    ),
+    mutant(
+        "mcp: a client is told what identify met",
+        bridge,
+        "        except Exception as error:\n            raise _refusal(error, _status_of(error)) from error\n",
+        "        except RingfenceError as error:\n            raise _refusal(error, _status_of(error)) from error\n",
+        f"{MCP}::test_what_identify_meets_is_not_told",
     ),
     mutant(
         "mcp: meta is of whoever the run was for",

@@ -84,13 +84,13 @@ def owned_thread(
     key = thread_key(context, thread)
     merged: RunnableConfig = {**config} if config is not None else {}
     configurable = dict(merged.get("configurable") or {})
-    if configurable.setdefault("thread_id", key) != key:
+    if configurable.get("thread_id") not in (None, key):
         raise ContextMismatchError(
             "The config names another thread already.",
             "Leave `thread_id` out of it; `owned_thread` puts it in.",
             request_id=current_scope().request_id,
         )
-    merged["configurable"] = configurable
+    merged["configurable"] = configurable | {"thread_id": key}
     return merged
 
 
@@ -247,7 +247,8 @@ async def _running(
         config = owned_thread(config=config)
     shown = name or getattr(agent, "name", None) or type(agent).__name__
     async with agent_run(shown, timeout=timeout, thread_id=thread) as told:
-        yield told, config or {}, _explicit(agent, context, told.context)
+        with _marking_interrupts(told):
+            yield told, config or {}, _explicit(agent, context, told.context)
 
 
 def _explicit(agent: Any, context: Any, own: UserExecutionContext) -> Any:

@@ -196,7 +196,9 @@ class RingfenceMiddleware:
         """Serve one message."""
         try:
             block = await self._admit(ctx)
-        except RingfenceError as error:
+        except MCPError:
+            raise
+        except Exception as error:
             raise _refusal(error, _status_of(error)) from error
         failures: list[Exception] = []
         try:
@@ -278,7 +280,7 @@ def _said(result: HandlerResult, key: str) -> Any:
 # --- what a client is told --------------------------------------------------------------------
 
 
-def _status_of(error: RingfenceError) -> int | None:
+def _status_of(error: Exception) -> int | None:
     """What `identify` gave, and no context may hold, identifies nobody."""
     return 401 if isinstance(error, InvalidContextError) else None
 
