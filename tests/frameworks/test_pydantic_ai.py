@@ -21,7 +21,7 @@ from pydantic_ai import (
 )
 from pydantic_ai.capabilities import AbstractCapability
 from pydantic_ai.exceptions import SkipToolExecution
-from pydantic_ai.messages import ModelMessage, ModelResponse, RetryPromptPart, TextPart, ToolCallPart
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.models.test import TestModel
 from sqlalchemy import text
@@ -145,14 +145,12 @@ async def test_fifty_users_of_one_agent_are_fifty(fence: Ringfence, drive: Drive
 
 async def test_dependencies_that_two_users_share_are_refused(fence: Ringfence) -> None:
     crowd = Crowd.of(2)
-    clerk = desk(crowd, RingfenceCapability())
     async with user_context("user-00") as shared:
         await crowd.run(fence, lambda: by_run(guarded(), shared))
     assert {user: type(error) for user, error in crowd.raised.items()} == {
         "user-01": ContextMismatchError
     }
     assert crowd.told["user-01"] == []
-    del clerk
 
 
 async def test_without_it_tools_share_a_session_and_nobody_is_told(fence: Ringfence) -> None:
@@ -236,8 +234,7 @@ async def test_a_run_that_outlives_its_scope_is_refused(fence: Ringfence) -> Non
     with pytest.raises(ContextClosedError) as caught:
         async for _ in run:
             pass
-    with pytest.raises(ContextClosedError):
-        await block.__aexit__(type(caught.value), caught.value, None)
+    assert not await block.__aexit__(type(caught.value), caught.value, None)
     assert not called
 
 
@@ -322,9 +319,9 @@ async def test_a_tool_that_asks_for_another_try(fence: Ringfence) -> None:
 
 def once_and_then_text() -> FunctionModel:
     def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
-        retried = any(isinstance(part, RetryPromptPart) for m in messages for part in m.parts)
-        part = TextPart("no") if retried else ToolCallPart("call", {})
-        return ModelResponse(parts=[part])
+        return ModelResponse(
+            parts=[ToolCallPart("call", {}) if len(messages) == 1 else TextPart("no")]
+        )
 
     return FunctionModel(answer)
 

@@ -1,4 +1,4 @@
-"""pydantic-ai: runs and tools as child contexts, told to the user, each with a session of its own."""
+"""pydantic-ai: runs and tools as child contexts, told to the user, with sessions of their own."""
 
 from __future__ import annotations
 
