@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import dataclasses
 import inspect
@@ -21,13 +22,12 @@ from agents import (
     MaxTurnsExceeded,
     RunConfig,
     RunContextWrapper,
-    RunHooks,
     Runner,
     function_tool,
     handoff,
 )
 from agents.exceptions import ToolTimeoutError, UserError
-from agents.lifecycle import RunHooksBase
+from agents.lifecycle import AgentHooksBase, RunHooksBase
 from agents.testing import ModelStep, ScriptedModel, assistant_message, function_call
 from agents.usage import Usage
 from sqlalchemy import text
@@ -70,6 +70,10 @@ async def fence(anyio_backend: Any, tmp_path: Path) -> AsyncIterator[Ringfence]:
 # --- models that answer by what they are asked, so that any number of users may ask --------------
 
 
+def arguments(name: str) -> dict[str, str]:
+    return {"input": "hello"} if name == "ask" else {}
+
+
 def in_turn(*turns: list[str], times: int = 1, usage: Usage | None = None) -> ScriptedModel:
     """A model that calls the tools of each turn, named like their calls, and then says `done`."""
 
@@ -78,7 +82,7 @@ def in_turn(*turns: list[str], times: int = 1, usage: Usage | None = None) -> Sc
         done = {item["call_id"] for item in items if item.get("type") == "function_call_output"}
         for names in turns:
             if not done.issuperset(names):
-                return [function_call(name, {}, call_id=name) for name in names]
+                return [function_call(name, arguments(name), call_id=name) for name in names]
         return [assistant_message("done")]
 
     steps = [ModelStep.respond(answer) for _ in range(times * (len(turns) + 1))]
@@ -471,34 +475,48 @@ async def test_a_failure_that_was_dealt_with_in_the_block_is_told_and_not_raised
     assert await told_of(fence, deal_with_it) == of_tool("failed", FAILED)
 
 
-async def test_leaving_waits_for_the_loop_whatever_cancels_it(fence: Ringfence) -> None:
-    ended = []
+@pytest.mark.parametrize("cancels", [0, 1, 3])
+@pytest.mark.parametrize("drive", WAYS)
+async def test_the_clean_up_of_tools_is_waited_for(
+    fence: Ringfence, drive: Drive, cancels: int
+) -> None:
+    """Which the SDK itself does not, and whatever cancels the task that waits."""
+    at_work, ended = anyio.Event(), []
 
     async def call() -> None:
         try:
+            at_work.set()
             await asyncio.sleep(10)
         finally:
-            with anyio.CancelScope(shield=True):
-                await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)
+            await current_context().db_session.scalar(text("SELECT 1"))
             ended.append(current_context().user_id)
 
     clerk = clerk_with(loud(call))
 
     async def leave() -> None:
-        async with run_streamed(clerk, "hello", run_config=QUIET):
-            await asyncio.sleep(0.05)
+        if drive is by_run:
+            with anyio.CancelScope() as here:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(by_run, clerk, None)
+                    await at_work.wait()
+                    here.cancel()
+        else:
+            async with run_streamed(clerk, "hello", run_config=QUIET):
+                await at_work.wait()
 
-    async def drive() -> None:
+    async def drive_it() -> None:
         task = asyncio.ensure_future(leave())
-        await asyncio.sleep(0.08)
-        for _ in range(3):
+        await at_work.wait()
+        await asyncio.sleep(0.02)
+        for _ in range(cancels):
             task.cancel()
             await asyncio.sleep(0.01)
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(asyncio.CancelledError) if cancels else contextlib.nullcontext():
             await task
         assert ended == ["user-00"]
 
-    await told_of(fence, drive)
+    assert await told_of(fence, drive_it) == CANCELLED
 
 
 async def test_what_outlives_its_scope_is_refused(fence: Ringfence) -> None:
@@ -642,7 +660,7 @@ def noting(base: Any, heard: list[str]) -> Any:
 
         return note
 
-    names = [name for name in dir(base) if name.startswith("on_")]
+    names = [name for name in vars(base) if name.startswith("on_")]
     return type("Noting", (base,), {name: method(name) for name in names})()
 
 
@@ -652,16 +670,16 @@ async def test_hooks_of_the_application_are_called(fence: Ringfence) -> None:
     of_tool: list[str] = []
     crowd = Crowd.of(1)
     clerk: Any = desk(crowd)
-    clerk.hooks = noting(AgentHooks, of_agent)
+    clerk.hooks = noting(AgentHooksBase, of_agent)
     (ask,) = (tool for tool in clerk.tools if tool.name == "ask")
     inner = ask._agent_instance
     clerk.tools[clerk.tools.index(ask)] = inner.as_tool(
-        "ask", "Ask.", hooks=noting(RunHooks, of_tool)
+        "ask", "Ask.", hooks=noting(RunHooksBase, of_tool)
     )
-    hooks = noting(RunHooks, of_run)
+    hooks = noting(RunHooksBase, of_run)
     await crowd.run(fence, lambda: run(clerk, "hello", hooks=hooks, run_config=QUIET))
     assert not crowd.raised
-    assert set(of_run) == {name for name in dir(RunHooks) if name.startswith("on_")}
+    assert set(of_run) == {name for name in vars(RunHooksBase) if name.startswith("on_")}
     assert {"on_start", "on_tool_start", "on_tool_end"} <= set(of_agent)
     assert {"on_llm_start", "on_tool_end"} <= set(of_tool)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import attrs
 import pytest
 from pydantic_ai import (
@@ -347,22 +349,40 @@ async def test_a_limit_of_usage(fence: Ringfence) -> None:
 
 
 @pytest.mark.parametrize("drive", WAYS)
-async def test_a_run_that_is_cancelled_in_a_tool(fence: Ringfence, drive: Drive) -> None:
-    agent, left = guarded(), []
+async def test_a_run_that_is_cancelled_ends_its_tools_first(fence: Ringfence, drive: Drive) -> None:
+    """Their clean-up runs to its end, in their own context."""
+    agent, at_work = guarded(), anyio.Semaphore(0)
+    left: list[str] = []
 
-    @agent.tool_plain
-    async def call() -> None:
-        current_scope().callback(left.append, "call")
-        await asyncio.sleep(10)
+    async def work(name: str) -> None:
+        current_scope().callback(left.append, "scope of " + name)
+        try:
+            at_work.release()
+            await asyncio.sleep(10)
+        finally:
+            await asyncio.sleep(0.05)
+            await current_context().db_session.scalar(text("SELECT 1"))
+            left.append(name)
 
-    told = await told_of(
-        fence, lambda: asyncio.wait_for(drive(agent, None), timeout=0.1), TimeoutError
-    )
-    assert left == ["call"]
-    assert sorted(told[:2]) == of_tool("", FAILED)[:2]
-    ends = {kind: outcome for kind, _, outcome in told[2:]}
-    assert ends.keys() == {"tool_completed", "agent_failed"}
-    assert set(ends.values()) <= {"cancelled", "closed"}
+    for name in ("one", "other"):
+        agent.tool_plain(functools.partial(work, name), name=name)
+
+    async def cancel() -> None:
+        run = asyncio.ensure_future(drive(agent, None))
+        await at_work.acquire()
+        await at_work.acquire()
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+    told = await told_of(fence, cancel)
+    assert sorted(left) == ["one", "other", "scope of one", "scope of other"]
+    assert left.index("one") < left.index("scope of one")
+    assert sorted(told[3:5]) == [
+        ("tool_completed", "one", "cancelled"),
+        ("tool_completed", "other", "cancelled"),
+    ]
+    assert told[5:] == [("agent_failed", "clerk", "cancelled")]
 
 
 async def test_a_run_that_is_left_early(fence: Ringfence) -> None:

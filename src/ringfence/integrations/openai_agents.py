@@ -26,6 +26,7 @@ from ..tasks import wait_out
 from ._openai_agent import UserAgent, require_user_agents
 from ._openai_hooks import Meter
 from ._openai_tools import explicit_in, refusal_in
+from ._tools_at_work import outlasting_tools
 
 __all__ = ["UserAgent", "run", "run_streamed"]
 
@@ -105,7 +106,7 @@ async def _running(
     check_explicit(explicit_in(given))
     if isinstance(input, RunState):
         check_explicit(explicit_in(input._context))
-    async with agent_run(agent.name, timeout=timeout) as told:
+    async with agent_run(agent.name, timeout=timeout) as told, outlasting_tools():
         observer = Meter(options.get("hooks"), require_user_agents)
         ready: RunOptions[Any] = {**options, "hooks": observer}
         if given is None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 try:
@@ -25,9 +28,9 @@ except ImportError as missing:
     ) from missing
 
 from ..agents import Run, agent_run, check_explicit, thinking, tool_call
-from ..current import current_scope
 from ..errors import ConfigurationError, ContextClosedError
 from ..scope import RequestScope
+from ._tools_at_work import outlasting_tools
 
 __all__ = ["RingfenceCapability"]
 
@@ -59,6 +62,9 @@ class RingfenceCapability(AbstractCapability[Any]):
     _scope: RequestScope | None = dataclasses.field(
         default=None, init=False, repr=False, compare=False
     )
+    _tools: set[asyncio.Task[Any]] = dataclasses.field(
+        default_factory=set, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         """Refuse what would leave tools unguarded."""
@@ -82,8 +88,10 @@ class RingfenceCapability(AbstractCapability[Any]):
         """Run the agent in a child context, from `agent_started` to its one end."""
         check_explicit(ctx.deps)
         before = dataclasses.replace(ctx.usage)
-        async with agent_run(_name(ctx)) as run:
-            self._scope = current_scope()
+        async with (
+            agent_run(_name(ctx)) as run,
+            outlasting_tools(self._cancel_tools) as self._scope,
+        ):
             try:
                 return await handler()
             finally:
@@ -114,11 +122,32 @@ class RingfenceCapability(AbstractCapability[Any]):
         self._require_own(ctx)
         async with tool_call(call.tool_name, call_id=call.tool_call_id) as run:
             try:
-                return await handler(args)
+                with self._at_work():
+                    return await handler(args)
             except (*_DEFERRALS, SkipToolExecution) as error:
                 control = error
                 run.data["is_deferred"] = isinstance(error, _DEFERRALS)
         raise control
+
+    @contextlib.contextmanager
+    def _at_work(self) -> Iterator[None]:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("pydantic-ai runs on asyncio alone")
+        self._tools.add(task)
+        try:
+            yield
+        finally:
+            self._tools.discard(task)
+
+    def _cancel_tools(self) -> None:
+        """
+        End the tools of a run that ends, which pydantic-ai does once the run's context is closed.
+
+        One is enough: pydantic-ai then cancels those beside it, once each, and waits for them.
+        """
+        for task in list(self._tools)[:1]:
+            task.cancel()
 
     def _require_own(self, ctx: RunContext[Any]) -> None:
         """The run goes on where it began, and the scope that it began in is open."""
