@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -364,8 +363,13 @@ async def test_a_run_that_is_cancelled_ends_its_tools_first(fence: Ringfence, dr
             await current_context().db_session.scalar(text("SELECT 1"))
             left.append(name)
 
-    for name in ("one", "other"):
-        agent.tool_plain(functools.partial(work, name), name=name)
+    @agent.tool_plain
+    async def one() -> None:
+        await work("one")
+
+    @agent.tool_plain
+    async def other() -> None:
+        await work("other")
 
     async def cancel() -> None:
         run = asyncio.ensure_future(drive(agent, None))
