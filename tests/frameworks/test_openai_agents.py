@@ -46,6 +46,7 @@ from ringfence import (
     bound_stream,
     current_context,
     current_scope,
+    task_group,
     user_context,
 )
 from ringfence.injection import Container, Injected, inject
@@ -283,6 +284,39 @@ async def test_what_is_refused_in_a_tool_is_no_answer_for_the_model(
         with pytest.raises(SessionIsolationError):
             async with fence.user_context("user-00"):
                 await by_run(clerk, None)
+
+
+class OutOfOrderError(Exception):
+    """What an application makes of a refusal."""
+
+
+async def test_what_the_application_makes_of_a_refusal_is_its_own(fence: Ringfence) -> None:
+    async def call() -> None:
+        try:
+            raise OwnershipError("Not yours.", "Leave it.")
+        except OwnershipError as error:
+            raise OutOfOrderError from error
+
+    clerk = clerk_with(function_tool(call))
+    assert await told_of(fence, lambda: by_run(clerk, None)) == of_tool("failed", DONE)
+
+    async def read() -> None:
+        async with run_streamed(clerk_with(), "hello", run_config=QUIET):
+            raise OutOfOrderError from OwnershipError("Not yours.", "Leave it.")
+
+    await told_of(fence, read, OutOfOrderError)
+
+
+async def test_what_tools_of_a_tool_are_refused_is_found_in_their_group(fence: Ringfence) -> None:
+    async with fence.user_context("bob") as bob:
+
+        async def call() -> None:
+            async with task_group() as tasks:
+                tasks.start_soon(anyio.sleep, 0)
+                bob.db_session.new  # noqa: B018
+
+        clerk = clerk_with(function_tool(call))
+        await told_of(fence, lambda: by_run(clerk, None), SessionIsolationError)
 
 
 async def test_a_state_is_taken_up_by_nobody_else(fence: Ringfence) -> None:

@@ -10,12 +10,14 @@ from typing import Any
 
 from agents import RunContextWrapper, Tool
 from agents import tool as _tools
+from agents.exceptions import AgentsException
 from agents.tool_context import ToolContext
 
 from ..agents import agent_run, check_explicit, tool_call
 from ..errors import RingfenceError
+from .problems import refusal_in
 
-__all__ = ["agent_of", "explicit_in", "guarded", "refusal_in"]
+__all__ = ["agent_of", "explicit_in", "guarded", "refusal_behind"]
 
 try:
     _Invoker = _tools._FailureHandlingFunctionToolInvoker
@@ -51,11 +53,12 @@ def explicit_in(given: Any) -> Any:
     return given.context if isinstance(given, RunContextWrapper) else given
 
 
-def refusal_in(error: BaseException | None) -> RingfenceError | None:
-    """What ringfence refused, in whatever the SDK made of it."""
-    while error is not None and not isinstance(error, RingfenceError):
+def refusal_behind(error: BaseException | None) -> RingfenceError | None:
+    """What ringfence refused, if the SDK made this error of it."""
+    while isinstance(error, AgentsException):
         error = error.__cause__
-    return error
+    found = None if error is None else refusal_in(error)
+    return found if isinstance(found, RingfenceError) else None
 
 
 class _Guard(_Invoker):
@@ -129,7 +132,7 @@ async def _call(
     except Exception as error:
         if not answers or error not in failures:
             raise
-        refused = refusal_in(error)
+        refused = refusal_behind(error)
         if refused is not None:  # no matter for a model
             raise refused from None
     return answers[0]

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 try:
-    from agents import Agent, Runner, RunState
+    from agents import Agent, AgentsException, Runner, RunState
     from agents.items import TResponseInputItem
     from agents.result import RunResult, RunResultStreaming
     from agents.run_config import RunOptions
@@ -25,7 +25,7 @@ from ..current import current_scope
 from ..tasks import wait_out
 from ._openai_agent import UserAgent, require_user_agents
 from ._openai_hooks import Meter
-from ._openai_tools import explicit_in, refusal_in
+from ._openai_tools import explicit_in, refusal_behind
 from ._tools_at_work import outlasting_tools
 
 __all__ = ["UserAgent", "run", "run_streamed"]
@@ -81,11 +81,12 @@ async def run_streamed(
     ending: BaseException | None = None
     try:
         async with _running(agent, input, timeout, options) as ready:
+            limit = current_scope().settings.finaliser_timeout
             stream = Runner.run_streamed(agent, input, **ready)
             try:
                 yield stream
             finally:
-                is_whole = await _end(stream)
+                is_whole = await _end(stream, limit)
             ending = stream.run_loop_exception
             if not is_whole:
                 ending = asyncio.CancelledError("the stream was left before its end")
@@ -113,16 +114,16 @@ async def _running(
             ready["context"] = told.context
         try:
             yield ready
-        except Exception as error:
-            refused = refusal_in(error)
-            if refused is None or refused is error:
+        except AgentsException as error:
+            refused = refusal_behind(error)
+            if refused is None:
                 raise
             raise refused from None
         finally:
             told.data.update(observer.used())
 
 
-async def _end(stream: RunResultStreaming) -> bool:
+async def _end(stream: RunResultStreaming, limit: float) -> bool:
     """End the loop of a run, and wait for it, whatever cancels this task; was it at its end?"""
     loop = stream.run_loop_task
     if loop is None:
@@ -131,7 +132,7 @@ async def _end(stream: RunResultStreaming) -> bool:
         stream.cancel()
         over = anyio.Event()
         loop.add_done_callback(lambda _: over.set())
-        cancelled = await wait_out(over, current_scope().settings.finaliser_timeout)
+        cancelled = await wait_out(over, limit)
         if cancelled is not None:
             raise cancelled
-    return not loop.cancelled()
+    return loop.done() and not loop.cancelled()
