@@ -745,11 +745,29 @@ async def test_a_copy_of_a_guarded_tool_is_guarded(fence: Ringfence) -> None:
     assert tool is not clerk.tools[0]
     assert clerk.tools[0].__wrapped__ is call  # type: ignore[union-attr]
     for copied in (copy.copy(tool), dataclasses.replace(tool)):  # type: ignore[type-var]
-        again = clerk_with(copied, model=in_turn(["call"]))
+        plain = Agent(name="plain", model=in_turn(["call"]), tools=[copied])
         async with fence.user_context("alice"):
-            done = await run(again, "hello", run_config=QUIET)
+            done = await Runner.run(plain, "hello", run_config=QUIET)
         outputs = [i.output for i in done.new_items if i.type == "tool_call_output_item"]
-        assert outputs == ["2"]
+        assert outputs == ["1"]
+
+
+async def test_a_tool_is_guarded_once(fence: Ringfence) -> None:
+    async def call() -> str:
+        return str(current_context().operation_depth)
+
+    async def by_hand(ctx: Any, arguments: str) -> str:
+        return await call()
+
+    made = FunctionTool("call", "Call.", {"type": "object", "properties": {}}, by_hand)
+    for first in (function_tool(call), made):
+        clerk = clerk_with(first)
+        (tool,) = await clerk.get_all_tools(RunContextWrapper(None))
+        again = clerk_with(tool, model=in_turn(["call"]))
+        async with fence.user_context("alice"):
+            done = await Runner.run(again, "hello", run_config=QUIET)
+        outputs = [i.output for i in done.new_items if i.type == "tool_call_output_item"]
+        assert outputs == ["1"]
 
 
 async def test_who_must_be_asked_before_a_tool_runs_is_asked(fence: Ringfence) -> None:

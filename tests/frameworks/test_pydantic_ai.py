@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextvars
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,10 @@ from ringfence import (
     NoContextError,
     OwnershipError,
     Ringfence,
+    ScopeInGeneratorError,
     SessionIsolationError,
     UserExecutionContext,
+    bound_stream,
     current_context,
     current_scope,
     user_context,
@@ -252,6 +255,60 @@ async def test_a_stream_that_outlives_its_scope_calls_no_tool(fence: Ringfence) 
                 pass
         await block.__aexit__(None, None, None)
     assert not called
+
+
+async def words(agent: Agent[Any, Any]) -> AsyncGenerator[str, None]:
+    async with agent.run_stream("hello") as stream:
+        async for text in stream.stream_text(delta=True):
+            yield text
+
+
+async def nodes(agent: Agent[Any, Any]) -> AsyncIterator[Any]:
+    async with agent.iter("hello") as run:
+        async for node in run:
+            yield node
+
+
+async def answers(agent: Agent[Any, Any]) -> AsyncIterator[Any]:
+    async with agent.run_stream_events("hello") as events:
+        async for event in events:
+            yield event
+    yield (await agent.run("hello")).output
+
+
+@pytest.mark.parametrize("stream", [words, nodes])
+async def test_a_run_does_not_carry_its_context_out_of_a_generator(
+    fence: Ringfence, stream: Any
+) -> None:
+    async with fence.user_context("alice"):
+        agent = guarded()
+        with pytest.raises(ScopeInGeneratorError, match=stream.__name__):
+            async for _ in stream(agent):
+                pass
+        async with bound_stream(stream(agent)) as items:
+            depths = {current_context().operation_depth async for _ in items}
+    assert depths == {0}
+
+
+async def test_what_carries_nothing_out_may_stand_in_a_generator(fence: Ringfence) -> None:
+    async with fence.user_context("alice"):
+        depths = {current_context().operation_depth async for _ in answers(guarded())}
+    assert depths == {0}
+
+
+async def test_without_it_the_context_of_a_run_is_carried_out(anyio_backend: Any) -> None:
+    """Why it is refused: what a capability sets is left to whoever takes the items."""
+
+    class Setting(AbstractCapability[Any]):
+        async def wrap_run(self, ctx: Any, *, handler: Any) -> Any:
+            whose.set("alice's")
+            return await handler()
+
+    whose = contextvars.ContextVar("whose", default="bob's")
+    stream = words(guarded(capabilities=[Setting()]))
+    await anext(stream)
+    assert whose.get() == "alice's"
+    await stream.aclose()
 
 
 # --- every ending -----------------------------------------------------------------------------

@@ -74,6 +74,13 @@ MUTANTS: list[Mutant] = [
         f"{PYDANTIC}::test_it_is_around_the_others",
     ),
     mutant(
+        "pydantic-ai: a generator carries the context of a run out",
+        pydantic,
+        "        _refuse_generators(sys._getframe(1))\n",
+        "",
+        f"{PYDANTIC}::test_a_run_does_not_carry_its_context_out_of_a_generator",
+    ),
+    mutant(
         "pydantic-ai: it waits to be loaded",
         pydantic,
         "        if self.defer_loading:\n",
@@ -161,6 +168,13 @@ MUTANTS: list[Mutant] = [
         f"{OPENAI}::test_a_copy_of_a_guarded_tool_is_guarded",
     ),
     mutant(
+        "openai-agents: a tool is guarded twice",
+        tools,
+        '    if invoker is None or isinstance(invoker, _Guard) or hasattr(invoker, "_is_guard"):\n',
+        "    if invoker is None:\n",
+        f"{OPENAI}::test_a_tool_is_guarded_once",
+    ),
+    mutant(
         "openai-agents: a policy approves what validation changes",
         tools,
         "    if isinstance(copied.on_invoke_tool, _Invoker):\n",
@@ -210,12 +224,13 @@ MUTANTS: list[Mutant] = [
         "        if False:\n",
         f"{PLAIN}[tool-asyncio]",
     ),
-    mutant(
+    Mutant(
         "openai-agents: a plain agent may start",
-        openai,
-        "    require_user_agents(agent)\n    given",
-        "    given",
-        f"{PLAIN}[itself-asyncio]",
+        (
+            (openai, "    require_user_agents(agent)\n    given", "    given"),
+            (hooks, "        self._require(agent)\n", ""),
+        ),
+        (f"{PLAIN}[itself-asyncio]",),
     ),
     Mutant(
         "openai-agents: a plain agent is handed to by a handoff that does not say so",

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 try:
@@ -21,6 +23,7 @@ try:
     from pydantic_ai.messages import ModelResponse, ToolCallPart
     from pydantic_ai.models import ModelRequestContext
     from pydantic_ai.run import AgentRunResult
+    from pydantic_ai.toolsets import AbstractToolset
     from pydantic_ai.usage import RunUsage
 except ImportError as missing:
     raise ImportError(
@@ -28,7 +31,9 @@ except ImportError as missing:
     ) from missing
 
 from ..agents import Run, agent_run, check_explicit, thinking, tool_call
+from ..current import current_scope
 from ..errors import ConfigurationError, ContextClosedError
+from ..generators import GENERATOR_FLAGS, refuse_generators
 from ..scope import RequestScope
 from ._tools_at_work import outlasting_tools
 
@@ -81,6 +86,10 @@ class RingfenceCapability(AbstractCapability[Any]):
     async def for_run(self, ctx: RunContext[Any]) -> RingfenceCapability:
         """A copy, for it remembers whose run it is."""
         return dataclasses.replace(self)
+
+    def get_wrapper_toolset(self, toolset: AbstractToolset[Any]) -> None:
+        """No other tools; but it is called where the run is begun, and so tells by whom."""
+        _refuse_generators(sys._getframe(1))
 
     async def wrap_run(
         self, ctx: RunContext[Any], *, handler: WrapRunHandler
@@ -158,6 +167,13 @@ class RingfenceCapability(AbstractCapability[Any]):
             )
         scope._require_here()
         check_explicit(ctx.deps)
+
+
+def _refuse_generators(frame: FrameType | None) -> None:
+    """Whoever enters the block of a run has its context in theirs: pydantic-ai puts it there."""
+    while frame is not None and not frame.f_code.co_flags & GENERATOR_FLAGS:
+        frame = frame.f_back
+    refuse_generators(frame, current_scope().settings.block_drivers)
 
 
 def _name(ctx: RunContext[Any]) -> str:
