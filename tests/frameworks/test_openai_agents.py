@@ -7,6 +7,8 @@ import contextlib
 import copy
 import dataclasses
 import inspect
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -482,6 +484,24 @@ async def test_a_stream_that_is_left_early_leaves_nothing(fence: Ringfence) -> N
     assert await told_of(fence, leave) == CANCELLED
 
 
+async def test_leaving_a_stream_waits_for_its_model(fence: Ringfence) -> None:
+    asked, ended = anyio.Event(), []
+
+    async def answer(call: Any) -> Any:
+        try:
+            asked.set()
+            await asyncio.sleep(10)
+        finally:
+            await asyncio.sleep(0.1)
+            ended.append(current_context().user_id)
+
+    clerk = clerk_with(model=ScriptedModel([ModelStep.respond(answer)]))
+    async with fence.user_context("alice"):
+        async with run_streamed(clerk, "hello", run_config=QUIET):
+            await asked.wait()
+        assert ended == ["alice"]
+
+
 async def test_a_stream_that_fails_in_its_block(fence: Ringfence) -> None:
     left: list[str] = []
     clerk = clerk_with(endless(left))
@@ -837,3 +857,28 @@ async def test_it_needs_no_hub(anyio_backend: Any) -> None:
     outputs = [i.output for i in done.new_items if i.type == "tool_call_output_item"]
     assert outputs == ["2"]
     assert crowd.calls == []
+
+
+def imported(before: str, module: str) -> str:
+    """What importing a module says in a new interpreter, after something was done to it."""
+    program = f"{before}\nimport ringfence.integrations.{module}"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=50
+    )
+    assert done.returncode
+    return done.stderr.splitlines()[-1]
+
+
+async def test_what_is_missing_is_named(anyio_backend: Any) -> None:
+    gone = "import sys; sys.modules['{}'] = None"
+    assert imported(gone.format("agents"), "openai_agents").endswith(
+        'Install it with `pip install "ringfence[openai-agents]"`.'
+    )
+    assert imported(gone.format("pydantic_ai"), "pydantic_ai").endswith(
+        'Install it with `pip install "ringfence[pydantic-ai]"`.'
+    )
+
+
+async def test_a_release_that_calls_tools_otherwise_is_refused(anyio_backend: Any) -> None:
+    other = "import agents.tool; del agents.tool._FailureHandlingFunctionToolInvoker"
+    assert "in a way that is not known here" in imported(other, "openai_agents")

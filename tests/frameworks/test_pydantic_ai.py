@@ -551,7 +551,7 @@ async def test_it_is_around_the_others(fence: Ringfence) -> None:
 
 
 async def test_given_twice_it_is_there_once(fence: Ringfence) -> None:
-    agent = guarded()
+    agent = guarded(capabilities=[RingfenceCapability(), RingfenceCapability()])
     agent.tool_plain(lambda: current_context().operation_depth, name="call")
     async with fence.user_context("alice"):
         done = await agent.run("hello", capabilities=[RingfenceCapability()])

@@ -288,7 +288,7 @@ MUTANTS: list[Mutant] = [
         openai,
         "        cancelled = await wait_out(over, limit)\n",
         "        cancelled = None\n",
-        LEFT_EARLY,
+        f"{OPENAI}::test_leaving_a_stream_waits_for_its_model",
     ),
     mutant(
         "openai-agents: leaving early is an error",
