@@ -14,7 +14,7 @@ import anyio.from_thread
 import attrs
 
 from ..current import current_scope
-from ..errors import AgentLimitError, InvalidContextError
+from ..errors import AgentLimitError, InvalidContextError, WrongTypeError
 from ..settings import Settings
 
 if TYPE_CHECKING:
@@ -114,11 +114,9 @@ def limit(
         _check_depth(depth)
         deepest = min(deepest, scope.context.operation_depth + depth)
     above = _budget(limits)
-    asked = {} if budget is None else dict(budget)
-    for name, amount in asked.items():
-        _check(name, amount, "a budget")
-        asked[name] = min(amount, above.get(name, amount))
-    _given[scope] = Limits(deepest, asked, limits)
+    asked = _asked(budget)
+    own = {name: min(amount, above.get(name, amount)) for name, amount in asked.items()}
+    _given[scope] = Limits(deepest, own, limits)
 
 
 def refuse_too_deep(parent: RequestScope) -> None:
@@ -159,6 +157,21 @@ def _budget(limits: Limits | None) -> dict[str, float]:
             found[name] = max(0, min(amount, found.get(name, amount)))
         limits = limits.above
     return found
+
+
+def _asked(budget: Mapping[str, float] | None) -> Mapping[str, float]:
+    if budget is None:
+        return {}
+    if not isinstance(budget, Mapping):
+        raise WrongTypeError(
+            f"`budget` is no mapping, but a `{type(budget).__name__}`.",
+            'Name what is limited: `budget={"tokens": 10_000}`.',
+            field="budget",
+            rule="type",
+        )
+    for name, amount in budget.items():
+        _check(name, amount, "in a budget")
+    return budget
 
 
 def _take(limits: Limits | None, name: str, amount: float) -> bool:
