@@ -29,7 +29,8 @@ class ManagedEvents(WebSocketRegistry):
 
     Args:
         events: a hub that every event goes to first.
-        send_timeout: seconds that a manager may take for one event.
+        send_timeout: seconds that a manager may take for one event; half of
+            `Settings.finaliser_timeout` at most.
     """
 
     def __init__(self, events: EventSink | None, send_timeout: float) -> None:
@@ -82,13 +83,19 @@ class ManagedEvents(WebSocketRegistry):
         else:
             event_id = await self._hub.emit(kind, data, only_origin=only_origin)
         if connected is not None:
-            await self._send(connected, context.user_id, _message(context, event_id, kind, data))
+            message = _message(context, event_id, kind, data)
+            # Less than what the telling of a beginning or an end may take: a manager that is
+            # stuck is to be given up, and not to end the run.
+            limit = min(self._send_timeout, scope.settings.finaliser_timeout / 2)
+            await self._send(connected, context.user_id, message, limit)
         elif self._hub is None:
             counters.count("agents.event_undelivered")
         return event_id
 
-    async def _send(self, connected: _Connected, user_id: str, message: dict[str, Any]) -> None:
-        with anyio.move_on_after(self._send_timeout) as limit:
+    async def _send(
+        self, connected: _Connected, user_id: str, message: dict[str, Any], seconds: float
+    ) -> None:
+        with anyio.move_on_after(seconds) as limit:
             try:
                 await connected.manager.send_to_user(user_id, message)
             except Exception:

@@ -82,7 +82,8 @@ class AgentRegistry(ManagedEvents, Infrastructure):
         max_result_bytes: of a result that is remembered, as JSON; larger ones are not.
         recent_timeout: seconds after their last run after which a user's are forgotten.
         events: a hub to pass events on to, if `Ringfence(events=)` is this registry.
-        send_timeout: seconds that a WebSocket manager may take for one event.
+        send_timeout: seconds that a WebSocket manager may take for one event; half of
+            `Settings.finaliser_timeout` at most.
 
     Raises:
         ConfigurationError: a limit that makes no sense.
@@ -100,7 +101,7 @@ class AgentRegistry(ManagedEvents, Infrastructure):
         max_result_bytes: int = 4 * 1024,
         recent_timeout: float = 3600.0,
         events: EventSink | None = None,
-        send_timeout: float = 5.0,
+        send_timeout: float = 1.0,
     ) -> None:
         super().__init__(events, send_timeout)
         limits = (max_running_per_user, max_running, max_recent, recent_timeout, send_timeout)

@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any, ParamSpec, TypeVar, overload
 
 import anyio.to_thread
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from ..errors import ConfigurationError, WrongTypeError
 from ..injection.injecting import Needs, fill
@@ -34,8 +35,9 @@ def tool(target: Any = None, *, name: str | None = None, timeout: float | None =
 
     Its signature stays as it is, so that frameworks make the right schema of it; parameters that
     are `Injected` leave it, and are filled in the context of the call. A function that is not
-    async becomes it, and runs in a worker thread, which no time-out can stop half-way. Beneath a
-    framework's own decorator, or around a function that is given to it::
+    async becomes it, and runs in a worker thread, which no time-out can stop half-way: that is
+    raised once the thread is done. Beneath a framework's own decorator, or around a function that
+    is given to it::
 
         @agent.tool_plain
         @tool(timeout=5)
@@ -97,9 +99,11 @@ def _around_call(target: Callable[..., Any], name: str, timeout: float | None) -
             if needs is not None:
                 args = needs.placed(args, kwargs)
                 await fill(needs, kwargs)  # here, where what needs an `await` can have it
-            result = await anyio.to_thread.run_sync(functools.partial(target, *args, **kwargs))
+            # In a tuple, as trio would refuse a coroutine in words of its own.
+            (result,) = await anyio.to_thread.run_sync(lambda: (target(*args, **kwargs),))
             if isinstance(result, Awaitable):
                 _refuse_awaitable(result, name)
+            await checkpoint_if_cancelled()  # a result that comes too late is none
             return result
 
     return call
