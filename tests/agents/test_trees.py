@@ -55,10 +55,7 @@ class Tree:
                 for _ in range(self.rng.randrange(1, 4)):
                     tasks.start_soon(self.run, level + 1)
         elif how == "kept":
-            try:
-                await self.run(level + 1)
-            except (Planted, TimeoutError, RingfenceError, ExceptionGroup):
-                pass
+            await self.kept(level + 1)
         elif how == "lost":
             async with anyio.create_task_group() as tasks:
                 async with child_context("short"):
@@ -68,6 +65,12 @@ class Tree:
             await self.run(level + 1)
         else:
             await anyio.sleep(self.rng.random() / 300)
+
+    async def kept(self, level: int) -> None:
+        try:
+            await self.run(level)
+        except (Planted, TimeoutError, RingfenceError, ExceptionGroup):
+            pass
 
     async def run(self, level: int) -> None:
         self.number += 1
@@ -108,8 +111,8 @@ async def grow(seed: int) -> tuple[list[Any], Tree]:
         try:
             with anyio.move_on_after(tree.rng.choice([0.01, 0.05, 5])):
                 async with fence.user_context("ann"):
-                    for _ in range(3):
-                        await tree.step(0)
+                    for _ in range(6):
+                        await tree.kept(0)
         except (Planted, TimeoutError, RingfenceError, ExceptionGroup):
             pass
     return found, tree
