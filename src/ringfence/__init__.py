@@ -13,6 +13,8 @@ from .current import (
     user_context,
 )
 from .errors import (
+    AgentCancelledError,
+    AgentLimitError,
     AmbiguousProviderError,
     CaptiveProviderError,
     CarrierError,
@@ -37,6 +39,8 @@ from .errors import (
     ScopeInGeneratorError,
     SessionIsolationError,
     SharedObjectError,
+    UnknownAgentError,
+    UnknownRunError,
     UnreachableProviderError,
     WrongTypeError,
 )
@@ -52,6 +56,8 @@ from .streaming import BoundStream, bound_stream
 __version__ = "0.1.0"
 
 __all__ = [
+    "AgentCancelledError",
+    "AgentLimitError",
     "AmbiguousProviderError",
     "BoundStream",
     "CaptiveProviderError",
@@ -85,6 +91,8 @@ __all__ = [
     "SessionIsolationError",
     "Settings",
     "SharedObjectError",
+    "UnknownAgentError",
+    "UnknownRunError",
     "UnreachableProviderError",
     "UserExecutionContext",
     "WrongTypeError",

@@ -27,8 +27,12 @@ Every error of ringfence: a stable code, a fact sentence, a remedy sentence.
     ├── InvalidContextError(ValueError)           RF701  ids or data that are not allowed
     │   ├── WrongTypeError(TypeError)             RF702  not the type it has to be
     │   └── ContextLimitError                     RF703  too deep, too many, too large
-    └── ConfigurationError(ValueError)            RF801  a setting, or a use that was not set up
-        └── RowSecurityError                      RF802  row-level security has holes
+    ├── ConfigurationError(ValueError)            RF801  a setting, or a use that was not set up
+    │   └── RowSecurityError                      RF802  row-level security has holes
+    ├── AgentLimitError(RuntimeError)             RF901  too many, too deep, or a budget used up
+    ├── UnknownAgentError(LookupError)            RF902  no agent has that name
+    ├── UnknownRunError(LookupError)              RF903  no run of this user has that request id
+    └── AgentCancelledError(RuntimeError)         RF904  a run was cancelled by its user
 
 Making one of these counts `refused.<code>` in `ringfence.counters`. Scopes are named by
 request id; no user id is ever part of a message.
@@ -42,6 +46,8 @@ from typing import Any, ClassVar
 from . import counters
 
 __all__ = [
+    "AgentCancelledError",
+    "AgentLimitError",
     "AmbiguousProviderError",
     "CaptiveProviderError",
     "CarrierError",
@@ -66,6 +72,8 @@ __all__ = [
     "ScopeInGeneratorError",
     "SessionIsolationError",
     "SharedObjectError",
+    "UnknownAgentError",
+    "UnknownRunError",
     "UnreachableProviderError",
     "WrongTypeError",
 ]
@@ -312,3 +320,39 @@ class RowSecurityError(ConfigurationError):
 
     code = "RF802"
     findings: tuple[str, ...] = ()
+
+
+class AgentLimitError(RingfenceError, RuntimeError):
+    """
+    An agent may not run, or not go on: too many run, it is too deep, or a budget is used up.
+
+    Attributes:
+        limit: `max_running`, `max_running_per_user`, `max_depth`, `depth`, or a name in a budget.
+    """
+
+    code = "RF901"
+    limit: str | None = None
+
+
+class UnknownAgentError(RingfenceError, LookupError):
+    """No agent is registered by that name."""
+
+    code = "RF902"
+
+
+class UnknownRunError(RingfenceError, LookupError):
+    """No run of the current user has that request id. Another user's has not either."""
+
+    code = "RF903"
+
+
+class AgentCancelledError(RingfenceError, RuntimeError):
+    """
+    A run was cancelled by its user. Not a cancellation of the task that waits for it.
+
+    Attributes:
+        request_id: of the run.
+    """
+
+    code = "RF904"
+    request_id: str | None = None

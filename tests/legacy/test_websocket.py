@@ -22,8 +22,8 @@ from ringfence import (
     nobody,
     user_context,
 )
+from ringfence.agents import websocket as module
 from ringfence.legacy import UserExecutionContext, WebSocketRegistry
-from ringfence.legacy import websocket as module
 from ringfence.protocols import EventSink, WebSocketManager
 
 from .words import make, quietly

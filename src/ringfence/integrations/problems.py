@@ -11,11 +11,14 @@ from typing import Any
 import attrs
 
 from ..errors import (
+    AgentLimitError,
     CarrierError,
     DrainingError,
     ForbiddenError,
     NoContextError,
     RingfenceError,
+    UnknownAgentError,
+    UnknownRunError,
 )
 
 __all__ = ["Problem", "problem_of", "problem_within", "refusal_in", "send_problem"]
@@ -29,6 +32,9 @@ STATUS: Mapping[type[Exception], int] = {
     CarrierError: 401,
     DrainingError: 503,
     ForbiddenError: 403,
+    UnknownAgentError: 404,
+    UnknownRunError: 404,
+    AgentLimitError: 429,
 }
 """By class, the nearest one counts; everything else is 500."""
 

@@ -14,9 +14,9 @@ from .. import (
     register_shared_object,
     validate_user_context,
 )
+from ..agents.websocket import WebSocketRegistry
 from .context import UserExecutionContext
 from .deprecations import deprecated
-from .websocket import WebSocketRegistry
 
 __all__ = [
     "ContextIsolationError",

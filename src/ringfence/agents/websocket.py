@@ -121,14 +121,7 @@ class WebSocketRegistry:
         if connected is None:
             counters.count("legacy.event_undelivered")
             return event_id
-        message = {
-            "id": event_id,
-            "type": kind,
-            "request_id": context.request_id,
-            "thread_id": context.thread_id,
-            "run_id": context.run_id,
-            "data": json_ready({} if data is None else dict(data)),
-        }
+        message = _message(context, event_id, kind, data)
         await connected.manager.send_to_user(context.user_id, message)
         return event_id
 
@@ -156,6 +149,19 @@ class WebSocketRegistry:
         for request_id in ids:
             if self._connected.get(request_id) is connected:  # else replaced meanwhile
                 del self._connected[request_id]
+
+
+def _message(
+    context: UserExecutionContext, event_id: str, kind: str, data: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    return {
+        "id": event_id,
+        "type": kind,
+        "request_id": context.request_id,
+        "thread_id": context.thread_id,
+        "run_id": context.run_id,
+        "data": json_ready({} if data is None else dict(data)),
+    }
 
 
 def _user_of(context: UserExecutionContext) -> _User:
