@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -207,7 +209,7 @@ DEFECTS = {
         async def quote(message):
             said.append(message)
             await anyio.sleep(0.3)
-            tools.write_note("quote", said[-1])
+            return tools.write_note("quote", said[-1])
         tools.TOOLS["quote"] = quote
         """,
     ),
@@ -256,7 +258,7 @@ DEFECTS = {
         async def keep_too_much(said):
             if said.run_id.startswith("bob-run-f"):
                 tools.write_note("answer", "not said yet")
-            await keep(said)
+            return await keep(said)
         agent.keep = keep_too_much
         """,
     ),
@@ -290,9 +292,10 @@ DEFECTS = {
         from examples.agent_chat import agent
         keep, kept = agent.keep, []
         async def keep_connection(said):
-            await keep(said)
+            message = await keep(said)
             if said.run_id == "bob-run-f3":
                 kept.append(await current_context().db_session.bind.connect())
+            return message
         agent.keep = keep_connection
         """,
     ),
@@ -391,11 +394,20 @@ def test_the_answer_carries_the_tree_and_the_notes(client: Any) -> None:
     assert answer.status_code == 200
     body = answer.json()
     root = body["operations"]
-    (chat,) = root["children"]
+    (planner,) = root["children"]
+    (*_, reader) = planner["children"]
     assert root["request_id"] == answer.headers["x-request-id"]
-    operations = [root, chat, *chat["children"]]
-    assert [operation["depth"] for operation in operations] == [0, 1, 2, 2, 2]
-    assert len({operation["request_id"] for operation in operations}) == 5
+    operations = [root, planner, *planner["children"], *reader["children"]]
+    assert [(each["operation"], each["depth"]) for each in operations] == [
+        ("request", 0),
+        ("planner", 1),
+        ("count_words", 2),
+        ("quote", 2),
+        ("reader", 2),
+        ("find_longest", 3),
+    ]
+    assert len({each["request_id"] for each in operations}) == 6
+    assert body["answer"] == '4 words; the longest is “word”. "a word or two"'
     assert {note["tool"]: note["text"] for note in body["notes"]} == {
         "count_words": "4 words",
         "find_longest": "word",
@@ -413,7 +425,7 @@ def test_the_message_is_kept_though_a_tool_fails(
     from examples.agent_chat.database import sqlite_url
     from examples.agent_chat.tokens import bearer
 
-    async def fail(message: str) -> None:
+    async def fail(message: str) -> str:
         tools.write_note("fail", "never kept")
         raise OSError("the service is down")
 
@@ -632,10 +644,33 @@ def test_the_page_needs_nobody_and_nothing_from_elsewhere(client: Any) -> None:
     page = client.get("/")
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
-    assert page.headers["content-security-policy"].startswith("default-src 'none'")
     assert "ringfence.bearer" in page.text
-    assert not re.search(r"https?://|src=|href=|innerHTML", page.text)
+    assert not re.search(
+        r"//\w|src=|href=\"(?!data:,\")|url\(|@import|innerHTML| on\w+=", page.text
+    )
     assert client.get("/agent/chat").status_code == 401
+
+
+def test_the_policy_allows_the_page_s_own_script_and_no_other(client: Any) -> None:
+    page = client.get("/")
+    rules = page.headers["content-security-policy"].split("; ")
+    policy = {name: set(sources) for name, *sources in map(str.split, rules)}
+    for element in ("script", "style"):
+        (content,) = re.findall(f"<{element}>(.*?)</{element}>", page.text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert policy.pop(f"{element}-src") == {f"'sha256-{digest}'"}
+    assert policy == {
+        "default-src": {"'none'"},
+        "connect-src": {"'self'"},
+        "img-src": {"data:"},
+        "base-uri": {"'none'"},
+        "form-action": {"'none'"},
+        "frame-ancestors": {"'none'"},
+        "require-trusted-types-for": {"'script'"},
+        "trusted-types": {"'none'"},
+    }
+    assert page.headers["referrer-policy"] == "no-referrer"
+    assert page.headers["x-content-type-options"] == "nosniff"
 
 
 # --- serving it -------------------------------------------------------------------------------
