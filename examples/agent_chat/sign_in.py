@@ -38,8 +38,7 @@ def router_of(users: Users, key: str) -> APIRouter:
         if user is None:
             raise HTTPException(401, "The user or the password is wrong.")
         response.headers["cache-control"] = "no-store"
-        return SignedIn(
-            user_id=user.user_id, name=user.name, token=issue(key, user.user_id), seconds=HOUR
-        )
+        token = issue(key, user.user_id, HOUR)
+        return SignedIn(user_id=user.user_id, name=user.name, token=token, seconds=HOUR)
 
     return router
