@@ -127,7 +127,7 @@ def test_the_demo_shows_every_step_and_ends_by_itself(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     steps = re.split(r"^\((\w+)\) ", done.stdout, flags=re.MULTILINE)
     shown = dict(zip(steps[1::2], steps[2::2], strict=True))
-    assert list(shown) == ["a", "b", "c", "d", "e", "f", "g", "end"]
+    assert list(shown) == ["a", "b", "c", "d", "e", "f", "g", "h", "end"]
     assert "LEAK" in shown["a"] or "mended" in shown["a"]
     assert re.search(r"no token +->  401 application/problem\+json", shown["b"])
     assert len(re.findall(r"depth 2", shown["c"])) == 6
@@ -140,6 +140,10 @@ def test_the_demo_shows_every_step_and_ends_by_itself(tmp_path: Path) -> None:
     assert re.search(r"client_disconnect 3, goodbyes to the model \d", shown["f"])
     assert "ann's job, of 0.7 seconds  ->  waited for, 1 row" in shown["g"]
     assert re.search(r"DrainReport\(drained=\d, cancelled=1, abandoned=\(\)\)", shown["g"])
+    for user in ("ann", "bob"):
+        assert re.search(rf"{user}: 13 events in both, of planner, .*find_longest", shown["h"])
+    assert "all 26 events since, in order, each once" in shown["h"]
+    assert "resync, and then his own events" in shown["h"]
     for step in ("f", "g", "end"):
         assert "open scopes 0, registry 0, connections checked out 0\n" in shown[step]
     assert re.search(r"^demo ok in \d+\.\d s$", done.stdout, re.MULTILINE)
@@ -330,6 +334,50 @@ DEFECTS = {
         fence.drain = drain_and_forget
         """,
     ),
+    "events go to everybody": (
+        "h",
+        "'s window was told of ",
+        """
+        from ringfence.events import hub, subscription
+        hub.UserKey = subscription.UserKey = lambda tenant_id, user_id: "everybody"
+        """,
+    ),
+    "what was missed is not told": (
+        "h",
+        "ann's window was told of ann-run-h3",
+        """
+        from ringfence.integrations._event_delivery import Delivery
+        subscription = Delivery.subscription
+        def forget(self, scope, headers, query):
+            return subscription(self, scope, headers, {})
+        Delivery.subscription = forget
+        """,
+    ),
+    "what was told is told again": (
+        "h",
+        "ann's window was told of ann-run-h1",
+        """
+        from ringfence.integrations._event_delivery import Delivery
+        subscription = Delivery.subscription
+        def start_anew(self, scope, headers, query):
+            epoch = query["last_event_id"].partition("-")[0]
+            return subscription(self, scope, headers, {"last_event_id": epoch and f"{epoch}-0"})
+        Delivery.subscription = start_anew
+        """,
+    ),
+    "another's id is taken": (
+        "h",
+        "bob's window was told nothing more",
+        """
+        from ringfence.integrations._event_delivery import Delivery
+        subscription = Delivery.subscription
+        def forget(self, scope, headers, query):
+            from ringfence import current_context
+            is_ann = current_context().user_id == "ann"
+            return subscription(self, scope, headers, query if is_ann else {})
+        Delivery.subscription = forget
+        """,
+    ),
     "a scope is never left": (
         "end",
         "open scopes 1",
@@ -345,7 +393,7 @@ DEFECTS = {
         """,
     ),
 }
-ALONE = {"f": "f", "g": "g", "end": "g"}  # the others build upon each other
+ALONE = {"f": "f", "g": "g", "h": "h", "end": "g"}  # the others build upon each other
 
 
 @pytest.mark.parametrize("name", DEFECTS)

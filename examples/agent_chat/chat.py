@@ -54,10 +54,10 @@ async def chat(said: ChatRequest, root: CurrentContext, request: Request) -> Any
     """Keep the user's message, then let the agent's tools work on it."""
     try:
         plan, answer = await agent.run(said, request.app.state.work)
-    except ExceptionGroup as group:  # tools run at the same time
-        if group.split(ToolFailed)[1] is not None:
+    except (ToolFailed, ExceptionGroup) as error:
+        if not is_of_tool(error):
             raise
-        raise HTTPException(502, "A tool failed.") from group
+        raise HTTPException(502, "A tool failed.") from error
     return {
         "user_id": root.user_id,
         "thread_id": said.thread_id,
@@ -66,6 +66,13 @@ async def chat(said: ChatRequest, root: CurrentContext, request: Request) -> Any
         "operations": Operation("request", root.request_id, root.operation_depth, [plan]),
         "notes": await own_notes(Note.run_id == said.run_id),
     }
+
+
+def is_of_tool(error: Exception) -> bool:
+    """Alone, or in a group: tools run at the same time."""
+    if isinstance(error, ExceptionGroup):
+        return error.split(ToolFailed)[1] is None
+    return isinstance(error, ToolFailed)
 
 
 @router.get("/agent/messages", response_model=list[MessageShown])
