@@ -43,7 +43,8 @@ class Watchers:
     async def window(self, user: str, last: str = "") -> AsyncIterator[ClientConnection]:
         protocols: Any = ["ringfence.bearer", self.stage.tokens[user]]
         uri = f"ws://127.0.0.1:{self.port}/events?last_event_id={last}"
-        async with connect(uri, subprotocols=protocols) as socket:
+        # With a bound, what is left unread would hold up the goodbye.
+        async with connect(uri, subprotocols=protocols, max_queue=None) as socket:
             ready = await told(socket, user)
             require(ready["kind"] == "ready", f"{user}'s window was told {ready}")
             yield socket
