@@ -28,6 +28,7 @@ KEY = "a key of the tests, 32 bytes or more"
 ANN = User("ann", "Ann", "ann's password")
 BOB = User("bob", "Bob", "bob's password")
 OF_THE_NETWORK = re.compile(r"WebSocket connection to '.+' failed|Failed to load resource: net::")
+REFUSED = re.compile(r"Failed to load resource: the server responded with a status of (401|502)")
 LAST = "the-last"
 
 
@@ -44,6 +45,7 @@ class Stage:
         self.address = f"http://127.0.0.1:{cable.port}/"
         self.asked: list[str] = []
         self.complaints: list[str] = []
+        self.allowed: list[re.Pattern[str]] = []  # complaints that a test gives rise to
         self._browser = browser
         self._stack = contextlib.AsyncExitStack()
 
@@ -79,10 +81,6 @@ class Stage:
                 documents.append(json.loads(await socket.recv()))
             assert ready["kind"] == "ready"
         documents[:] = [event for event in documents if event["run_id"] != LAST]
-
-    def other_complaints(self) -> list[str]:
-        """Without those that a cable which is cut gives rise to."""
-        return [each for each in self.complaints if not OF_THE_NETWORK.match(each)]
 
     async def chat(self, user: User, message: str, run: str) -> Answer:
         """Ask as a client that is no page."""
@@ -158,3 +156,7 @@ async def staged(
             yield stage
     outside = [url for url in stage.asked if not url.startswith((stage.address, "data:,"))]
     assert not outside, outside
+    complaints = [
+        each for each in stage.complaints if not any(rule.search(each) for rule in stage.allowed)
+    ]
+    assert not complaints, complaints

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,7 +16,21 @@ from playwright.async_api import Browser, Error, expect
 from examples.agent_chat.users import User
 from ringfence.events import EventHub, MemoryLog
 
-from .stage import ANN, BOB, Stage, drawn, event_ids, fill_in, messages, rows, runs, say, staged
+from .stage import (
+    ANN,
+    BOB,
+    OF_THE_NETWORK,
+    REFUSED,
+    Stage,
+    drawn,
+    event_ids,
+    fill_in,
+    messages,
+    rows,
+    runs,
+    say,
+    staged,
+)
 
 TREE = [
     (1, "planner", "agent", "completed"),
@@ -32,7 +47,18 @@ async def stage(browser: Browser, tmp_path: Path) -> AsyncIterator[Stage]:
         yield stage
 
 
-async def test_two_users_at_once_see_their_own_and_nothing_else(stage: Stage) -> None:
+@pytest.mark.parametrize("agent", ["planner", "pydantic_agent"])
+async def test_two_users_at_once_see_their_own_and_nothing_else(
+    browser: Browser, tmp_path: Path, agent: str
+) -> None:
+    if agent == "pydantic_agent":
+        pytest.importorskip("pydantic_ai")
+    work = importlib.import_module(f"examples.agent_chat.{agent}").work
+    async with staged(browser, tmp_path, work=work) as stage:
+        await chat_side_by_side(stage)
+
+
+async def chat_side_by_side(stage: Stage) -> None:
     ann, bob = await asyncio.gather(stage.signed_in(ANN), stage.signed_in(BOB))
     for turn in (1, 2):
         await asyncio.gather(say(ann, f"anns thought {turn}"), say(bob, f"bobs thought {turn}"))
@@ -51,7 +77,6 @@ async def test_two_users_at_once_see_their_own_and_nothing_else(stage: Stage) ->
         assert f"{own}s thought" in (text or "")
         assert f"{other}s thought" not in (text or "")
     assert not set(await event_ids(ann)) & set(await event_ids(bob))
-    assert stage.complaints == []
 
 
 # --- connections that are lost ----------------------------------------------------------------
@@ -79,13 +104,13 @@ async def test_what_was_missed_comes_once_and_in_order_after_dropping_it(stage: 
     assert [event["id"] for event in told] == arrived
     assert len(arrived) == 2 * 13
     assert "bob goes on" not in (await ann.locator("body").text_content() or "")
-    assert stage.complaints == []
 
 
 async def test_what_was_missed_comes_once_and_in_order_after_a_real_loss(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("examples.agent_chat.tools.PACE", 0.2)
+    stage.allowed.append(OF_THE_NETWORK)
     ann = await stage.signed_in(ANN)
     async with stage.told(ANN) as told:
         for turn in (1, 2, 3):
@@ -103,7 +128,6 @@ async def test_what_was_missed_comes_once_and_in_order_after_a_real_loss(
         arrived = await event_ids(ann)
     assert [event["id"] for event in told] == arrived
     assert len(arrived) == 3 * 13
-    assert stage.other_complaints() == []
 
 
 async def test_what_cannot_be_had_any_more_is_admitted(browser: Browser, tmp_path: Path) -> None:
@@ -123,7 +147,6 @@ async def test_what_cannot_be_had_any_more_is_admitted(browser: Browser, tmp_pat
         )
         await ann.get_by_role("button", name="Understood").click()
         await expect(ann.get_by_role("alert").first).not_to_be_visible()
-        assert stage.complaints == []
 
 
 async def test_a_server_that_restarts_has_forgotten_what_ran(
@@ -131,6 +154,7 @@ async def test_a_server_that_restarts_has_forgotten_what_ran(
 ) -> None:
     monkeypatch.setattr("examples.agent_chat.tools.PACE", 0.5)
     async with staged(browser, tmp_path) as first, staged(browser, tmp_path) as second:
+        first.allowed.append(OF_THE_NETWORK)
         ann = await first.signed_in(ANN)
         asking = asyncio.create_task(first.chat(ANN, "a last word", "run-1"))
         await expect(rows(runs(ann).first).locator(".how")).to_have_text(["running"] * 5)
@@ -142,13 +166,13 @@ async def test_a_server_that_restarts_has_forgotten_what_ran(
         await say(ann, "and another")
         await expect(rows(runs(ann).first).locator(".how")).to_have_text(["completed"] * 5)
         assert (await asking).status == 200
-        assert first.other_complaints() == []
 
 
 # --- who it is --------------------------------------------------------------------------------
 
 
 async def test_who_has_no_password_does_not_get_in(stage: Stage) -> None:
+    stage.allowed.append(REFUSED)
     page = await stage.window()
     for user in (User("ann", "Ann", BOB.password), User("eve", "Eve", ANN.password)):
         await fill_in(page, user)
@@ -156,9 +180,6 @@ async def test_who_has_no_password_does_not_get_in(stage: Stage) -> None:
         await expect(page.get_by_role("alert")).to_have_text("The user or the password is wrong.")
         await page.get_by_label("User").fill("")
     await expect(page.get_by_label("Message", exact=True)).not_to_be_visible()
-    assert {
-        "Failed to load resource: the server responded with a status of 401 (Unauthorized)"
-    } == (set(stage.complaints))
 
 
 async def test_who_signs_out_leaves_nothing_to_the_next(stage: Stage) -> None:
@@ -175,7 +196,6 @@ async def test_who_signs_out_leaves_nothing_to_the_next(stage: Stage) -> None:
     assert "ann" not in (await page.locator("header, #room").all_text_contents())[0]
     assert "anns" not in await page.locator("#room").inner_html()
     await expect(messages(page)).to_have_count(1)
-    assert stage.complaints == []
 
 
 async def test_who_s_token_expires_is_told_so(
@@ -187,7 +207,6 @@ async def test_who_s_token_expires_is_told_so(
         "You were signed out: the token has expired."
     )
     await expect(page.get_by_label("User")).to_be_focused()
-    assert stage.complaints == []
 
 
 # --- what it is to look at --------------------------------------------------------------------
@@ -206,7 +225,6 @@ async def test_texts_stay_texts(browser: Browser, tmp_path: Path) -> None:
         await expect(runs(page).locator("p")).to_have_text(f"“{EVIL}”")
         assert await page.locator("img, body script:not(:last-of-type)").count() == 0
         assert await page.title() == "agent chat"
-        assert stage.complaints == []
 
 
 @pytest.mark.parametrize(
@@ -218,6 +236,7 @@ async def test_texts_stay_texts(browser: Browser, tmp_path: Path) -> None:
     ],
 )
 async def test_the_policy_refuses_what_would_be_markup(stage: Stage, attempt: str) -> None:
+    stage.allowed.append(re.compile("requires 'Trusted"))
     page = await stage.window()
     with pytest.raises(Error, match="requires 'Trusted|TrustedScript|Trusted Type|unsafe-eval"):
         await page.evaluate(f"() => {{ {attempt} }}")
@@ -228,11 +247,13 @@ async def test_the_policy_lets_nothing_out(stage: Stage) -> None:
     page = await stage.window()
     with pytest.raises(Error, match="Failed to fetch"):
         await page.evaluate("() => fetch('http://127.0.0.1:9/stolen')")
-    assert any("violates" in each and "connect-src" in each for each in stage.complaints)
+    stage.allowed.append(re.compile("violates .*connect-src 'self'|Fetch API cannot load"))
+    assert stage.complaints
     stage.asked.clear()  # it was wished for, and not sent
 
 
 async def test_a_tool_that_fails_is_shown(stage: Stage) -> None:
+    stage.allowed.append(REFUSED)
     page = await stage.signed_in(ANN)
     await say(page, "fail")
     await expect(messages(page).locator(".answer")).to_have_text("A tool failed.")
@@ -302,6 +323,7 @@ CONTRASTS = """() => {
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
 async def test_texts_can_be_read(stage: Stage, colours: str) -> None:
+    stage.allowed.append(REFUSED)
     page = await stage.signed_in(ANN, color_scheme=colours)
     for number, text in enumerate(("fail", "well"), 1):
         await say(page, text)
@@ -316,6 +338,7 @@ async def test_it_fits_a_small_window(stage: Stage) -> None:
     page = await stage.signed_in(ANN, viewport={"width": 320, "height": 640})
     await say(page, "word " * 40 + "x" * 300)
     await expect(rows(runs(page).first).locator(".how")).to_have_text(["completed"] * 5)
-    widths = "() => [document.documentElement.scrollWidth, innerWidth]"
-    wanted, given = await page.evaluate(widths)
-    assert wanted <= given
+    widths = "all => all.map(box => [box.id, box.scrollWidth, box.clientWidth])"
+    boxes = await page.locator("html, #messages, #runs").evaluate_all(widths)
+    assert len(boxes) == 3
+    assert [box for box, wanted, given in boxes if wanted > given] == []
