@@ -589,6 +589,87 @@ def test_other_paths_and_methods(client: Any) -> None:
     assert missing.headers["content-type"] == "application/problem+json"
 
 
+# --- what was said, and who signs in -------------------------------------------------------
+
+
+def test_what_was_said_can_be_had_again(client: Any) -> None:
+    for user, run in (("ann", "r-1"), ("bob", "r-2"), ("ann", "r-3")):
+        said = {**GOOD, "run_id": run, "message": f"{user} in {run}"}
+        assert client.post("/agent/chat", json=said, headers=headers(user)).status_code == 200
+    client.post("/agent/chat", json={**GOOD, "run_id": "r-4", "message": "fail"}, headers=headers())
+    found = client.get("/agent/messages", headers=headers()).json()
+    assert [(each["run_id"], each["text"]) for each in found] == [
+        ("r-1", "ann in r-1"),
+        ("r-3", "ann in r-3"),
+        ("r-4", "fail"),
+    ]
+    assert found[0]["answer"] == '3 words; the longest is “ann”. "ann in r-1"'
+    assert found[-1]["answer"] is None
+    assert client.get("/agent/messages").status_code == 401
+
+
+def test_a_tool_that_fails_is_the_service_s_affair(client: Any) -> None:
+    answer = client.post("/agent/chat", json={**GOOD, "message": "fail"}, headers=headers())
+    assert (answer.status_code, answer.json()["detail"]) == (502, "A tool failed.")
+    notes = client.get("/notes", headers=headers()).json()
+    assert "quote" not in [note["tool"] for note in notes]
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[Any]:
+    from starlette.testclient import TestClient
+
+    from examples.agent_chat.app import create_app
+    from examples.agent_chat.database import sqlite_url
+    from examples.agent_chat.sign_in import router_of
+    from examples.agent_chat.tokens import bearer
+    from examples.agent_chat.users import User, Users
+
+    router = router_of(Users(User("ann", "Ann", "a password")), KEY)
+    with TestClient(create_app(sqlite_url(tmp_path / "chat.db"), bearer(KEY), router)) as door:
+        yield door
+
+
+def test_signing_in_gives_a_token_that_lets_one_in(door: Any) -> None:
+    answer = door.post("/sign-in", json={"user": "ann", "password": "a password"})
+    assert answer.status_code == 200
+    body = answer.json()
+    assert (body["user_id"], body["name"], body["seconds"]) == ("ann", "Ann", 3600)
+    sent = {"authorization": f"Bearer {body['token']}"}
+    assert door.post("/agent/chat", json=GOOD, headers=sent).json()["user_id"] == "ann"
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        ({"user": "ann", "password": "another"}, 401),
+        ({"user": "eve", "password": "a password"}, 401),
+        ({"user": "ann", "password": ""}, 422),
+        ({"user": "ann"}, 422),
+        ({"user": "ann", "password": ["a password"]}, 422),
+        ({"user": "ann", "password": "x" * 129}, 422),
+        ({"user": "ann", "password": "a password", "admin": True}, 422),
+        ([], 422),
+    ],
+)
+def test_others_do_not_sign_in(door: Any, given: Any, status: int) -> None:
+    answer = door.post("/sign-in", json=given)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "token" not in answer.text
+
+
+def test_two_demo_users_have_passwords_that_nobody_knows_yet() -> None:
+    from examples.agent_chat.users import demo_users
+
+    first, second = demo_users(), demo_users()
+    assert [each.user_id for each in first] == ["ann", "bob"]
+    passwords = {each.password for each in (*first, *second)}
+    assert len(passwords) == 4
+    assert min(map(len, passwords)) >= 12
+    assert first[0].password not in repr(first)
+
+
 # --- the other ways in ------------------------------------------------------------------------
 
 WORDS = ["You", "said:", "a", "word", "or", "two"]
@@ -727,7 +808,13 @@ PORT = re.compile(r"running on http://127\.0\.0\.1:(\d+)")
 
 
 def test_serving_it_says_how_to_get_a_token(tmp_path: Path) -> None:
-    assert "POST /agent/chat" in run("-m", "examples.agent_chat", "--help").stdout
+    taught = run("-m", "examples.agent_chat", "--help").stdout
+    for part in ("POST /agent/chat", "/events", "POST /sign-in", "--agent pydantic-ai", "--pace"):
+        assert part in taught
+    for wrong in (("--agent", "none"), ("--pace", "fast"), ("--pace", "-1"), ("--pace", "nan")):
+        refused = run("-m", "examples.agent_chat", *wrong)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert f"argument {wrong[0]}: " in refused.stderr
     short = run("-m", "examples.agent_chat", RINGFENCE_EXAMPLE_KEY="short")
     assert short.returncode == 2
     assert "less than 32 bytes" in short.stderr

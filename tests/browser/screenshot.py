@@ -18,7 +18,7 @@ from playwright.async_api import expect
 from examples.agent_chat import tools
 
 from . import chromium
-from .stage import ANN, rows, runs, say, staged
+from .stage import ANN, REFUSED, rows, runs, say, staged
 
 SIZE = {"width": 960, "height": 640}
 
@@ -30,6 +30,7 @@ async def take(target: Path, executable: str, colours: Literal["light", "dark"])
             staged(browser, Path(folder)) as stage,
         ):
             page = await stage.signed_in(ANN, color_scheme=colours, viewport=SIZE)
+            stage.allowed.append(REFUSED)
             tools.PACE = 0.2
             for number, text in enumerate(("What did I note today?", "fail", "And tomorrow?"), 1):
                 if number == 3:
