@@ -31,7 +31,8 @@ from .docs_servers import Stopped, serve_and_stop
 from .integrations.test_sqlalchemy_guard import PERMITTED
 
 for partner in (
-    "aiosqlite", "dishka", "fastapi", "joserfc", "pydantic_ai", "sqlalchemy", "sqlmodel", "svcs",
+    "agents", "aiosqlite", "dishka", "fastapi", "joserfc", "pydantic_ai", "sqlalchemy", "sqlmodel",
+    "svcs",
 ):  # fmt: skip
     pytest.importorskip(partner)
 
