@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 
 import pytest
@@ -15,13 +14,9 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def executable() -> str:
-    chromium = pytest.importorskip("tests.browser.chromium")
-    found = chromium.path()
-    if found is None and os.environ.get("CI"):
-        pytest.fail(chromium.MISSING)  # there it is required
-    if found is None:
-        pytest.skip(chromium.MISSING)
-    return found
+    from .chromium import path_or_skip
+
+    return path_or_skip()
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,8 @@ from ringfence.events import EventHub
 
 from .cable import Cable, laid
 
+expect.set_options(timeout=10_000)  # milliseconds: a busy machine takes its time
+
 KEY = "a key of the tests, 32 bytes or more"
 ANN = User("ann", "Ann", "ann's password")
 BOB = User("bob", "Bob", "bob's password")
