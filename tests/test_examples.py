@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -125,7 +127,7 @@ def test_the_demo_shows_every_step_and_ends_by_itself(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     steps = re.split(r"^\((\w+)\) ", done.stdout, flags=re.MULTILINE)
     shown = dict(zip(steps[1::2], steps[2::2], strict=True))
-    assert list(shown) == ["a", "b", "c", "d", "e", "f", "g", "end"]
+    assert list(shown) == ["a", "b", "c", "d", "e", "f", "g", "h", "end"]
     assert "LEAK" in shown["a"] or "mended" in shown["a"]
     assert re.search(r"no token +->  401 application/problem\+json", shown["b"])
     assert len(re.findall(r"depth 2", shown["c"])) == 6
@@ -138,6 +140,10 @@ def test_the_demo_shows_every_step_and_ends_by_itself(tmp_path: Path) -> None:
     assert re.search(r"client_disconnect 3, goodbyes to the model \d", shown["f"])
     assert "ann's job, of 0.7 seconds  ->  waited for, 1 row" in shown["g"]
     assert re.search(r"DrainReport\(drained=\d, cancelled=1, abandoned=\(\)\)", shown["g"])
+    for user in ("ann", "bob"):
+        assert re.search(rf"{user}: 13 events in both, of planner, .*find_longest", shown["h"])
+    assert "all 26 events since, in order, each once" in shown["h"]
+    assert "resync, and then his own events" in shown["h"]
     for step in ("f", "g", "end"):
         assert "open scopes 0, registry 0, connections checked out 0\n" in shown[step]
     assert re.search(r"^demo ok in \d+\.\d s$", done.stdout, re.MULTILINE)
@@ -207,7 +213,7 @@ DEFECTS = {
         async def quote(message):
             said.append(message)
             await anyio.sleep(0.3)
-            tools.write_note("quote", said[-1])
+            return tools.write_note("quote", said[-1])
         tools.TOOLS["quote"] = quote
         """,
     ),
@@ -256,7 +262,7 @@ DEFECTS = {
         async def keep_too_much(said):
             if said.run_id.startswith("bob-run-f"):
                 tools.write_note("answer", "not said yet")
-            await keep(said)
+            return await keep(said)
         agent.keep = keep_too_much
         """,
     ),
@@ -290,9 +296,10 @@ DEFECTS = {
         from examples.agent_chat import agent
         keep, kept = agent.keep, []
         async def keep_connection(said):
-            await keep(said)
+            message = await keep(said)
             if said.run_id == "bob-run-f3":
                 kept.append(await current_context().db_session.bind.connect())
+            return message
         agent.keep = keep_connection
         """,
     ),
@@ -327,6 +334,50 @@ DEFECTS = {
         fence.drain = drain_and_forget
         """,
     ),
+    "events go to everybody": (
+        "h",
+        "'s window was told of ",
+        """
+        from ringfence.events import hub, subscription
+        hub.UserKey = subscription.UserKey = lambda tenant_id, user_id: "everybody"
+        """,
+    ),
+    "what was missed is not told": (
+        "h",
+        "ann's window was told of ann-run-h3",
+        """
+        from ringfence.integrations._event_delivery import Delivery
+        subscription = Delivery.subscription
+        def forget(self, scope, headers, query):
+            return subscription(self, scope, headers, {})
+        Delivery.subscription = forget
+        """,
+    ),
+    "what was told is told again": (
+        "h",
+        "ann's window was told of ann-run-h1",
+        """
+        from ringfence.integrations._event_delivery import Delivery
+        subscription = Delivery.subscription
+        def start_anew(self, scope, headers, query):
+            epoch = query["last_event_id"].partition("-")[0]
+            return subscription(self, scope, headers, {"last_event_id": epoch and f"{epoch}-0"})
+        Delivery.subscription = start_anew
+        """,
+    ),
+    "another's id is taken": (
+        "h",
+        "bob's window was told nothing more",
+        """
+        from ringfence.integrations._event_delivery import Delivery
+        subscription = Delivery.subscription
+        def forget(self, scope, headers, query):
+            from ringfence import current_context
+            is_ann = current_context().user_id == "ann"
+            return subscription(self, scope, headers, query if is_ann else {})
+        Delivery.subscription = forget
+        """,
+    ),
     "a scope is never left": (
         "end",
         "open scopes 1",
@@ -342,7 +393,7 @@ DEFECTS = {
         """,
     ),
 }
-ALONE = {"f": "f", "g": "g", "end": "g"}  # the others build upon each other
+ALONE = {"f": "f", "g": "g", "h": "h", "end": "g"}  # the others build upon each other
 
 
 @pytest.mark.parametrize("name", DEFECTS)
@@ -391,11 +442,20 @@ def test_the_answer_carries_the_tree_and_the_notes(client: Any) -> None:
     assert answer.status_code == 200
     body = answer.json()
     root = body["operations"]
-    (chat,) = root["children"]
+    (planner,) = root["children"]
+    (*_, reader) = planner["children"]
     assert root["request_id"] == answer.headers["x-request-id"]
-    operations = [root, chat, *chat["children"]]
-    assert [operation["depth"] for operation in operations] == [0, 1, 2, 2, 2]
-    assert len({operation["request_id"] for operation in operations}) == 5
+    operations = [root, planner, *planner["children"], *reader["children"]]
+    assert [(each["operation"], each["depth"]) for each in operations] == [
+        ("request", 0),
+        ("planner", 1),
+        ("count_words", 2),
+        ("quote", 2),
+        ("reader", 2),
+        ("find_longest", 3),
+    ]
+    assert len({each["request_id"] for each in operations}) == 6
+    assert body["answer"] == '4 words; the longest is “word”. "a word or two"'
     assert {note["tool"]: note["text"] for note in body["notes"]} == {
         "count_words": "4 words",
         "find_longest": "word",
@@ -413,7 +473,7 @@ def test_the_message_is_kept_though_a_tool_fails(
     from examples.agent_chat.database import sqlite_url
     from examples.agent_chat.tokens import bearer
 
-    async def fail(message: str) -> None:
+    async def fail(message: str) -> str:
         tools.write_note("fail", "never kept")
         raise OSError("the service is down")
 
@@ -529,6 +589,87 @@ def test_other_paths_and_methods(client: Any) -> None:
     assert missing.headers["content-type"] == "application/problem+json"
 
 
+# --- what was said, and who signs in -------------------------------------------------------
+
+
+def test_what_was_said_can_be_had_again(client: Any) -> None:
+    for user, run in (("ann", "r-1"), ("bob", "r-2"), ("ann", "r-3")):
+        said = {**GOOD, "run_id": run, "message": f"{user} in {run}"}
+        assert client.post("/agent/chat", json=said, headers=headers(user)).status_code == 200
+    client.post("/agent/chat", json={**GOOD, "run_id": "r-4", "message": "fail"}, headers=headers())
+    found = client.get("/agent/messages", headers=headers()).json()
+    assert [(each["run_id"], each["text"]) for each in found] == [
+        ("r-1", "ann in r-1"),
+        ("r-3", "ann in r-3"),
+        ("r-4", "fail"),
+    ]
+    assert found[0]["answer"] == '3 words; the longest is “ann”. "ann in r-1"'
+    assert found[-1]["answer"] is None
+    assert client.get("/agent/messages").status_code == 401
+
+
+def test_a_tool_that_fails_is_the_service_s_affair(client: Any) -> None:
+    answer = client.post("/agent/chat", json={**GOOD, "message": "fail"}, headers=headers())
+    assert (answer.status_code, answer.json()["detail"]) == (502, "A tool failed.")
+    notes = client.get("/notes", headers=headers()).json()
+    assert "quote" not in [note["tool"] for note in notes]
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[Any]:
+    from starlette.testclient import TestClient
+
+    from examples.agent_chat.app import create_app
+    from examples.agent_chat.database import sqlite_url
+    from examples.agent_chat.sign_in import router_of
+    from examples.agent_chat.tokens import bearer
+    from examples.agent_chat.users import User, Users
+
+    router = router_of(Users(User("ann", "Ann", "a password")), KEY)
+    with TestClient(create_app(sqlite_url(tmp_path / "chat.db"), bearer(KEY), router)) as door:
+        yield door
+
+
+def test_signing_in_gives_a_token_that_lets_one_in(door: Any) -> None:
+    answer = door.post("/sign-in", json={"user": "ann", "password": "a password"})
+    assert answer.status_code == 200
+    body = answer.json()
+    assert (body["user_id"], body["name"], body["seconds"]) == ("ann", "Ann", 3600)
+    sent = {"authorization": f"Bearer {body['token']}"}
+    assert door.post("/agent/chat", json=GOOD, headers=sent).json()["user_id"] == "ann"
+
+
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [
+        ({"user": "ann", "password": "another"}, 401),
+        ({"user": "eve", "password": "a password"}, 401),
+        ({"user": "ann", "password": ""}, 422),
+        ({"user": "ann"}, 422),
+        ({"user": "ann", "password": ["a password"]}, 422),
+        ({"user": "ann", "password": "x" * 129}, 422),
+        ({"user": "ann", "password": "a password", "admin": True}, 422),
+        ([], 422),
+    ],
+)
+def test_others_do_not_sign_in(door: Any, given: Any, status: int) -> None:
+    answer = door.post("/sign-in", json=given)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "token" not in answer.text
+
+
+def test_two_demo_users_have_passwords_that_nobody_knows_yet() -> None:
+    from examples.agent_chat.users import demo_users
+
+    first, second = demo_users(), demo_users()
+    assert [each.user_id for each in first] == ["ann", "bob"]
+    passwords = {each.password for each in (*first, *second)}
+    assert len(passwords) == 4
+    assert min(map(len, passwords)) >= 12
+    assert first[0].password not in repr(first)
+
+
 # --- the other ways in ------------------------------------------------------------------------
 
 WORDS = ["You", "said:", "a", "word", "or", "two"]
@@ -632,10 +773,33 @@ def test_the_page_needs_nobody_and_nothing_from_elsewhere(client: Any) -> None:
     page = client.get("/")
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
-    assert page.headers["content-security-policy"].startswith("default-src 'none'")
     assert "ringfence.bearer" in page.text
-    assert not re.search(r"https?://|src=|href=|innerHTML", page.text)
+    assert not re.search(
+        r"//\w|src=|href=\"(?!data:,\")|url\(|@import|innerHTML| on\w+=", page.text
+    )
     assert client.get("/agent/chat").status_code == 401
+
+
+def test_the_policy_allows_the_page_s_own_script_and_no_other(client: Any) -> None:
+    page = client.get("/")
+    rules = page.headers["content-security-policy"].split("; ")
+    policy = {name: set(sources) for name, *sources in map(str.split, rules)}
+    for element in ("script", "style"):
+        (content,) = re.findall(f"<{element}>(.*?)</{element}>", page.text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert policy.pop(f"{element}-src") == {f"'sha256-{digest}'"}
+    assert policy == {
+        "default-src": {"'none'"},
+        "connect-src": {"'self'"},
+        "img-src": {"data:"},
+        "base-uri": {"'none'"},
+        "form-action": {"'none'"},
+        "frame-ancestors": {"'none'"},
+        "require-trusted-types-for": {"'script'"},
+        "trusted-types": {"'none'"},
+    }
+    assert page.headers["referrer-policy"] == "no-referrer"
+    assert page.headers["x-content-type-options"] == "nosniff"
 
 
 # --- serving it -------------------------------------------------------------------------------
@@ -644,7 +808,13 @@ PORT = re.compile(r"running on http://127\.0\.0\.1:(\d+)")
 
 
 def test_serving_it_says_how_to_get_a_token(tmp_path: Path) -> None:
-    assert "POST /agent/chat" in run("-m", "examples.agent_chat", "--help").stdout
+    taught = run("-m", "examples.agent_chat", "--help").stdout
+    for part in ("POST /agent/chat", "/events", "POST /sign-in", "--agent pydantic-ai", "--pace"):
+        assert part in taught
+    for wrong in (("--agent", "none"), ("--pace", "fast"), ("--pace", "-1"), ("--pace", "nan")):
+        refused = run("-m", "examples.agent_chat", *wrong)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert f"argument {wrong[0]}: " in refused.stderr
     short = run("-m", "examples.agent_chat", RINGFENCE_EXAMPLE_KEY="short")
     assert short.returncode == 2
     assert "less than 32 bytes" in short.stderr

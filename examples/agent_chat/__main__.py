@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import secrets
 import sys
@@ -15,20 +16,28 @@ from sqlalchemy.exc import ArgumentError, InvalidRequestError
 
 from ringfence import ConfigurationError
 
+from . import sign_in, tools
+from .agent import Work
 from .app import create_app
 from .database import URL_VARIABLE, sqlite_url
 from .tokens import KEY_VARIABLE, bearer
+from .users import Users, demo_users
 from .validation import MAX_BODY
 
 GRACE = 5  # seconds that a request may go on after Ctrl-C, before it is cancelled
+AGENTS = {"built-in": "planner", "pydantic-ai": "pydantic_agent"}  # and the module that has it
 
 ROUTES = """\
   POST /agent/chat      a question, answered as JSON
   POST /agent/stream    the same, word by word, as server-sent events
        /agent/ws        a WebSocket; each message is a question
+  GET  /agent/messages  what the bearer of the token said, and was answered
+       /events          what the agents do for the bearer of the token, as it happens: a
+                        WebSocket, or server-sent events; ?last_event_id= resumes
   GET  /notes           what the agent noted for the bearer of the token
   POST /notes/summary   starts a job that summarises them; GET shows what came of it
-  GET  /                a page to try the WebSocket with
+  POST /sign-in         a token for a user and a password
+  GET  /                a page to chat with, and to watch the agents at work
 
 environment:
   {key}           the key that tokens are signed with, of at least 32
@@ -37,11 +46,18 @@ environment:
 
 for example, with PostgreSQL:
   python -m examples.agent_chat --database-url postgresql://user:password@localhost/chat
+
+with the agents of a framework, and an offline model:
+  python -m examples.agent_chat --agent pydantic-ai
 """
 
 HELP = """
 {where}
-Get a token, and ask something (in another terminal, in this folder):
+Open http://{host}:{port}/ in two windows, and sign in as one of these in each:
+
+{passwords}
+
+Or get a token, and ask something (in another terminal, in this folder):
 
   {key}TOKEN=$({python} -m examples.agent_chat.tokens ann)
   ask() {{ curl -sN http://{host}:{port}$1 -H "Authorization: Bearer $TOKEN" \\
@@ -52,9 +68,17 @@ Get a token, and ask something (in another terminal, in this folder):
   ask /agent/stream -d "$SAID"
   ask /notes
   ask /notes/summary -X POST && sleep 1 && ask /notes/summary
+  ask /events           # shows what the agents do, until you end it
 
-Or open http://{host}:{port}/ and paste the token (`echo $TOKEN`). Ctrl-C ends it.
+Ctrl-C ends the service.
 """
+
+
+def seconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 60:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 60")
+    return number
 
 
 def main() -> int:
@@ -72,17 +96,36 @@ def main() -> int:
         default=os.environ.get(URL_VARIABLE),
         help="sqlite:///FILE or postgresql://...; default: a temporary SQLite file",
     )
+    parser.add_argument(
+        "--agent",
+        choices=AGENTS,
+        default="built-in",
+        help="what drives the tools; default: built-in",
+    )
+    parser.add_argument(
+        "--pace",
+        type=seconds,
+        metavar="SECONDS",
+        default=0.5,
+        help="how long a tool takes, so that one can watch; default: 0.5",
+    )
     args = parser.parse_args()
+    tools.PACE = args.pace
+    try:
+        work: Work = importlib.import_module(f".{AGENTS[args.agent]}", __package__).work
+    except ImportError as error:
+        parser.error(f"--agent {args.agent}: {error}")
 
     key = os.environ.get(KEY_VARIABLE, "")
     show_key = ""
     if not key:
         key = secrets.token_hex(32)
         show_key = f"export {KEY_VARIABLE}={key}\n  "
+    users = demo_users()
     with tempfile.TemporaryDirectory(prefix="ringfence-agent-chat-") as folder:
         url = args.database_url or sqlite_url(Path(folder) / "chat.db")
         try:
-            app = create_app(url, bearer(key))
+            app = create_app(url, bearer(key), sign_in.router_of(Users(*users), key), work=work)
         except ConfigurationError as error:
             parser.error(f"{KEY_VARIABLE}: {error}")
         except (ArgumentError, InvalidRequestError, ModuleNotFoundError) as error:
@@ -92,7 +135,12 @@ def main() -> int:
         )
         print(
             HELP.format(
-                where=where, key=show_key, python=sys.executable, host=args.host, port=args.port
+                where=where,
+                passwords="\n".join(f"  {each.user_id}   {each.password}" for each in users),
+                key=show_key,
+                python=sys.executable,
+                host=args.host,
+                port=args.port,
             ),
             flush=True,
         )

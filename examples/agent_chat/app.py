@@ -10,13 +10,17 @@ from fastapi.middleware import Middleware
 from sqlalchemy.ext.asyncio import async_sessionmaker
 
 from ringfence import Ringfence, Settings
+from ringfence.events import EventHub
 from ringfence.integrations.fastapi import UserContextMiddleware
 from ringfence.integrations.jwt import BearerToken
 from ringfence.integrations.sqlalchemy import Database
 
-from . import chat, page, problems, stream, summary, websocket
+from . import chat, events, page, planner, problems, sign_in, stream, summary, websocket
+from .agent import Work
 from .database import create_tables, open_engine
 from .validation import MAX_BODY, BodyLimit
+
+NOBODYS = ("/", sign_in.PATH)  # paths for which nobody is asked who they are
 
 
 def create_app(
@@ -24,9 +28,21 @@ def create_app(
     identify: BearerToken,
     *more: APIRouter,
     settings: Settings | None = None,
+    hub: EventHub | None = None,
+    work: Work = planner.work,
 ) -> FastAPI:
-    engine = open_engine(database_url)
-    fence = Ringfence(settings=settings, database=Database(async_sessionmaker(engine)))
+    """
+    The service, its database and its events.
+
+    Args:
+        identify: who is asking.
+        more: routers besides.
+        hub: one that is not made as usual.
+        work: what drives the tools.
+    """
+    engine, hub = open_engine(database_url), hub or EventHub()
+    database = Database(async_sessionmaker(engine))
+    fence = Ringfence(settings=settings, database=database, events=hub)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -42,7 +58,7 @@ def create_app(
         lifespan=lifespan,
         exception_handlers=problems.handlers,
         middleware=[
-            Middleware(UserContextMiddleware, fence=fence, identify=identify, exclude=("/",)),
+            Middleware(UserContextMiddleware, fence=fence, identify=identify, exclude=NOBODYS),
             Middleware(BodyLimit, max_size=MAX_BODY),
         ],
         docs_url=None,  # the page would load its scripts from elsewhere
@@ -50,7 +66,7 @@ def create_app(
     )
     for part in (chat, stream, websocket, summary, page):
         app.include_router(part.router)
-    for router in more:
+    for router in (events.router_of(hub), *more):
         app.include_router(router)
-    app.state.fence, app.state.engine = fence, engine
+    app.state.fence, app.state.engine, app.state.work = fence, engine, work
     return app

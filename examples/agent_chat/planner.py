@@ -1,43 +1,34 @@
 """
-The planner: runs the agent's tools at the same time, each in a child scope.
+The planner: runs two tools and another agent at the same time, each in a child scope.
 
-It stands for a model that decides which tools to call; this one always calls all three.
+It stands for a model that decides what to call; this one always calls all of them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from ringfence import task_group
+from ringfence.agents import agent_run, thinking
 
-from ringfence import UserExecutionContext, child_context, current_context, task_group
+from .operations import Operation
+from .tools import call, summed_up
 
-from .tools import TOOLS, Tool
-
-
-@dataclass
-class Operation:
-    """One node of the tree that the answer carries."""
-
-    operation: str
-    request_id: str
-    depth: int
-    children: list[Operation] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, name: str, ctx: UserExecutionContext) -> Operation:
-        return cls(name, ctx.request_id, ctx.operation_depth)
+READER = "reader"
 
 
-async def run(message: str) -> Operation:
-    """Run all tools on `message`; returns when the last has ended."""
-    plan = Operation.of("chat", current_context())
+async def work(message: str, plan: Operation) -> str:
+    """Run all tools on `message`, and answer when the last has ended."""
+    found: dict[str, str] = {}
+
+    async def run_tool(name: str, above: Operation) -> None:
+        found[name] = await call(name, message, above)
+
+    async def read() -> None:
+        async with agent_run(READER):
+            await run_tool("find_longest", plan.add(READER))
+
+    await thinking()
     async with task_group() as tasks:
-        for name, tool in TOOLS.items():
-            tasks.start_soon(_run_tool, name, tool, message, plan)
-    return plan
-
-
-async def _run_tool(name: str, tool: Tool, message: str, plan: Operation) -> None:
-    # A session must not be used by two tasks at once; a child scope has one of its own.
-    async with child_context(name) as child:
-        plan.children.append(Operation.of(name, child))
-        await tool(message)
+        tasks.start_soon(run_tool, "count_words", plan)
+        tasks.start_soon(run_tool, "quote", plan)
+        tasks.start_soon(read)
+    return summed_up(found)

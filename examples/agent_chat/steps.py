@@ -146,7 +146,7 @@ def _check_answer(answer: Answer, run: str, user: str) -> None:
     root = body["operations"]
     require(root["request_id"] == answer.headers["x-request-id"], "the tree is another request's")
     depths = [node["depth"] for node in _nodes(root)]
-    require(depths == [0, 1, 2, 2, 2], f"the tree of {run} has the depths {depths}")
+    require(depths == [0, 1, 2, 2, 2, 3], f"the tree of {run} has the depths {depths}")
     require(len(body["notes"]) == 3, f"{run} was answered with {len(body['notes'])} notes")
 
 

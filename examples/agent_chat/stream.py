@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from ringfence import bound_stream
@@ -16,8 +16,8 @@ router = APIRouter()
 
 
 @router.post("/agent/stream", response_class=EventSourceResponse)
-async def stream(said: ChatRequest) -> AsyncIterator[ServerSentEvent]:
+async def stream(said: ChatRequest, request: Request) -> AsyncIterator[ServerSentEvent]:
     """Events `token`, each with a word, and at last one `done`."""
-    async for token in bound_stream(answer(said)):
+    async for token in bound_stream(answer(said, request.app.state.work)):
         yield ServerSentEvent(event="token", data=token)
     yield ServerSentEvent(event="done", data={"run_id": said.run_id})

@@ -1,4 +1,4 @@
-"""Three tables: what users said, what the agent noted for them, and summaries of their notes."""
+"""Three tables: questions and answers, what the agent noted, and summaries of the notes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class Message(Base):
     thread_id: Mapped[str]
     run_id: Mapped[str]
     text: Mapped[str]
+    answer: Mapped[str | None]
 
 
 class Note(Base):

@@ -28,7 +28,7 @@ async def chat(websocket: WebSocket) -> None:
         except ValidationError as error:
             await websocket.send_json({"refused": why(error.errors())})
             return
-        async for token in bound_stream(answer(said)):
+        async for token in bound_stream(answer(said, websocket.app.state.work)):
             await websocket.send_json({"token": token})
         await websocket.send_json({"done": said.run_id})
 
