@@ -15,6 +15,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from ringfence import (
     ConfigurationError,
+    EventLogError,
     Identity,
     Ringfence,
     Settings,
@@ -433,16 +434,42 @@ async def test_shutdown_ends_it_at_once(hub: EventHub, transport: str) -> None:
 
 
 class BrokenLog(MemoryLog):
-    is_broken = False
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+        self.is_broken = False
 
     async def read(self, *args: Any) -> Any:
         if self.is_broken:
-            raise ConnectionResetError("the log is away")
+            raise self.error
         return await super().read(*args)
 
 
-async def test_a_log_that_is_away_ends_it_loudly(transport: str) -> None:
-    log = BrokenLog()
+@pytest.mark.parametrize("error", [EventLogError("The log is away.", "Wait.")])
+async def test_a_log_that_is_away_ends_it_for_now(transport: str, error: Exception) -> None:
+    log = BrokenLog(error)
+    hub = EventHub(log)
+    async with listening(application(hub), transport) as client:
+        log.is_broken = True
+        await emit_as(hub, "ann", 1)
+        while (last := await client.hear()).get("text") or last.get("more_body"):
+            pass  # what it had read already
+        if transport == "http":
+            assert last == {"type": "http.response.body", "body": b""}
+        else:
+            assert (last["type"], last["code"]) == ("websocket.close", 1013)
+        assert await client.ended() is None
+        assert not hub._subscriptions
+    async with connected(application(hub), transport, extensions=DENIAL) as client:
+        status, problem = await refusal(client)
+        assert (status, problem["type"]) == (503, "urn:ringfence:error:RF403")
+    async with connected(application(hub), "websocket") as client:
+        assert await refusal(client) == (1013, None)
+    assert not hub._subscriptions
+
+
+async def test_a_log_with_a_fault_ends_it_loudly(transport: str) -> None:
+    log = BrokenLog(ConnectionResetError("a fault of the log"))
     hub = EventHub(log)
     async with listening(application(hub), transport) as client:
         log.is_broken = True

@@ -10,7 +10,9 @@ import attrs
 
 from ..context import UserExecutionContext
 from ..current import child_context, current_scope
+from ..errors import EventLogError
 from ..events import emit, started
+from ..events.started import untold
 
 __all__ = ["Run", "agent_run", "thinking", "tool_call"]
 
@@ -73,9 +75,12 @@ def tool_call(
 
 
 async def thinking(**data: Any) -> None:
-    """Tell the user that the agent which runs here asks its model; nothing without a hub."""
+    """Tell the user that the agent which runs here asks its model; nothing without a hub's log."""
     if _has_hub():
-        await emit("agent_thinking", data)
+        try:
+            await emit("agent_thinking", data)
+        except EventLogError as error:
+            untold("agent_thinking", error)
 
 
 @contextlib.asynccontextmanager

@@ -14,7 +14,7 @@ from ..current import current_scope
 from ..errors import RingfenceError
 from ..events import Event, EventHub, Resync, Subscription
 from ..events.envelope import notice
-from ._event_delivery import ENDED, EXPIRED, REFUSALS, Delivery, Ending, refusal_status
+from ._event_delivery import AWAY, ENDED, EXPIRED, REFUSALS, Delivery, Ending, refusal_status
 from ._exchange import CLOSE_CODES, answer
 from .problems import problem_of
 
@@ -145,7 +145,8 @@ class _Socket:
 
 def _code_of(ending: Ending) -> int | None:
     """What to close with; `None` where nobody would read it."""
-    return {EXPIRED: CLOSE_CODES[401], ENDED: CLOSE_CODES[503]}.get(ending)
+    again = CLOSE_CODES[503]
+    return {EXPIRED: CLOSE_CODES[401], ENDED: again, AWAY: again}.get(ending)
 
 
 def _code_for(message: Any) -> int:

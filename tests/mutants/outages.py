@@ -1,0 +1,74 @@
+"""Defects of events that show where something is away, or means ill."""
+
+from __future__ import annotations
+
+from .events import DELIVERY, STARTED, VALKEY, begun, over_socket, redis, scripts
+from .mutant import Mutant, mutant
+
+UNTOLD = f"{STARTED}::test_what_runs_is_not_stopped_by_what_tells_of_it"
+
+MUTANTS: list[Mutant] = [
+    mutant(
+        "events away: an end that cannot be told stops the agent",
+        begun,
+        "        except EventLogError as error:\n            untold(kind, error)\n",
+        "        except EventLogError as error:\n            raise error\n",
+        UNTOLD,
+    ),
+    mutant(
+        "events away: what never began ends",
+        begun,
+        "                self._is_over = not error.may_be_stored",
+        "                self._is_over = False",
+        UNTOLD,
+    ),
+    mutant(
+        "events away: what may have begun does not end",
+        begun,
+        "                self._is_over = not error.may_be_stored",
+        "                self._is_over = True",
+        UNTOLD,
+    ),
+    mutant(
+        "events away: a log that does not answer holds up the scope",
+        begun,
+        "    with anyio.move_on_after(0.9 * scope.settings.finaliser_timeout):\n",
+        "    with anyio.move_on_after(float('inf')):\n",
+        f"{STARTED}::test_a_log_that_does_not_answer_holds_nobody_for_long",
+    ),
+    mutant(
+        "events away: what was sent is said not to be stored",
+        redis,
+        "        before, self.may_have_run = self.may_have_run, True",
+        "        before, self.may_have_run = self.may_have_run, False",
+        f"{VALKEY}::test_what_was_sent_and_not_answered_may_be_stored",
+    ),
+    mutant(
+        "events away: what was never sent may be stored",
+        redis,
+        "        except (_Unreached, ResponseError):\n",
+        "        except ResponseError:\n",
+        f"{VALKEY}::test_a_server_that_is_away_is_said_to_be",
+    ),
+    mutant(
+        "events away: a call waits for as long as it likes",
+        redis,
+        "            async with asyncio.timeout(self._call_timeout):\n",
+        "            async with asyncio.timeout(None):\n",
+        f"{VALKEY}::test_a_server_that_stops_answering_is_waited_for_within_bounds",
+    ),
+    mutant(
+        "events away: a bell that may not ring loses the event",
+        scripts,
+        "redis.pcall('PUBLISH', bell, sequence)\n",
+        "redis.call('PUBLISH', bell, sequence)\n",
+        f"{VALKEY}::test_an_event_is_stored_where_its_bell_is_forbidden",
+    ),
+    mutant(
+        "events away: a socket is not told to come back",
+        over_socket,
+        ", AWAY: again}",
+        "}",
+        f"{DELIVERY}::test_a_log_that_is_away_ends_it_for_now",
+    ),
+]
