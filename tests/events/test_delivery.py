@@ -17,8 +17,10 @@ from ringfence import (
     ConfigurationError,
     EventLogError,
     Identity,
+    InvalidContextError,
     Ringfence,
     Settings,
+    child_context,
     counters,
     user_context,
 )
@@ -150,6 +152,33 @@ async def test_only_the_connection_that_a_request_came_from(hub: EventHub, trans
         assert again.scope["ready"]["data"]["client_id"] == origin
         await emit_as(hub, "ann", 3, websocket_client_id=origin)
         assert await numbers(again, 1) == [3]
+
+
+async def test_a_request_says_which_of_its_user_s_connections_it_came_from(
+    hub: EventHub, transport: str
+) -> None:
+    """By a child of the boundary's root; somebody else who says so reaches nobody."""
+    fence = Ringfence(events=hub)
+    app = application(hub, fence)
+
+    async def request(user: str, origin: str | None, number: int) -> None:
+        async with fence.user_context(Identity(user)):
+            async with child_context("save", websocket_client_id=origin):
+                async with child_context("deeper"):
+                    await emit_numbers(hub, number, only_origin=True)
+
+    async with listening(app, transport) as one, listening(app, transport) as other:
+        origin = one.scope["ready"]["data"]["client_id"]
+        await request("ann", origin, 1)
+        await request("bob", origin, 2)
+        with pytest.raises(InvalidContextError, match="came from no connection"):
+            await request("ann", None, 3)
+        for forged in ("", "a b", "x" * 300, "placeholder", "\x00", "é\u202e"):
+            with pytest.raises(InvalidContextError):
+                await request("ann", forged, 4)
+        await emit_as(hub, "ann", 5)
+        assert await numbers(one, 2) == [1, 5]
+        assert await numbers(other, 1) == [5]
 
 
 # --- resuming ---------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from .events import DELIVERY, STARTED, VALKEY, begun, over_socket, redis, script
 from .mutant import Mutant, mutant
 
 UNTOLD = f"{STARTED}::test_what_runs_is_not_stopped_by_what_tells_of_it"
+ORIGIN = f"{DELIVERY}::test_a_request_says_which_of_its_user_s_connections_it_came_from"
 
 MUTANTS: list[Mutant] = [
     mutant(
@@ -70,5 +71,19 @@ MUTANTS: list[Mutant] = [
         ", AWAY: again}",
         "}",
         f"{DELIVERY}::test_a_log_that_is_away_ends_it_for_now",
+    ),
+    mutant(
+        "events origin: a child forgets which connection it is for",
+        "current.py",
+        '        object.__setattr__(scope._context, "websocket_client_id", websocket_client_id)\n',
+        "        pass\n",
+        ORIGIN,
+    ),
+    mutant(
+        "events origin: what a client sends is not checked",
+        "current.py",
+        '        settings.id_rules.check("websocket_client_id", websocket_client_id)\n    ',
+        "        pass\n    ",
+        ORIGIN,
     ),
 ]
