@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -220,6 +221,26 @@ async def test_a_bell_that_never_rings_costs_time_only(
         assert got == [1]
 
 
+async def test_not_everybody_looks_at_once(make: Make) -> None:
+    """Each looks once within an interval, and few of them at a time."""
+    doorbell = link_of(make(poll_interval=1)).doorbell
+    rung: dict[int, list[float]] = {number: [] for number in range(200)}
+
+    def ring(number: int) -> Callable[[], None]:
+        return lambda: rung[number].append(anyio.current_time())
+
+    async with anyio.create_task_group() as tasks:
+        for number in rung:
+            tasks.start_soon(doorbell.add, f"test:{number}", ring(number))
+    await anyio.sleep(0.2)
+    for times in rung.values():
+        times.clear()
+    await anyio.sleep(2.5)
+    assert all(1 <= len(times) <= 3 for times in rung.values())
+    together = Counter(round(time, 2) for times in rung.values() for time in times)
+    assert max(together.values()) <= 40
+
+
 @pytest.mark.parametrize("error", [RuntimeError, redis.exceptions.NoPermissionError])
 async def test_without_pub_sub_it_costs_time_only(
     make: Make, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
@@ -242,7 +263,7 @@ async def test_without_pub_sub_it_costs_time_only(
 def _unless_polling(doorbell: Any, name: bytes) -> None:
     import sys
 
-    if sys._getframe(1).f_code.co_name == "_ring_all":
+    if sys._getframe(1).f_code.co_name in ("_ring_all", "_look"):
         for ring in doorbell._rings.get(name, ()):
             ring()
 
@@ -441,6 +462,38 @@ async def test_a_user_who_comes_and_goes_at_once_is_rung_for(make: Make) -> None
             async with waiting(events) as got:
                 await emit_numbers(hub, number)
             assert got == [number]
+
+
+async def test_who_leaves_while_the_bell_is_hung_leaves_it_to_the_others(make: Make) -> None:
+    """Two connections of one user come at once, and the first one goes before it is heard."""
+    hub = make(poll_interval=1000)
+    heard: list[int] = []
+
+    async def first() -> None:
+        async with user_context("ann"), hub.subscribe():
+            raise AssertionError("cancelled before")
+
+    async def second() -> None:
+        async with user_context("ann"), hub.subscribe() as events:
+            ready.set()
+            heard.extend(await take(events, 1))
+
+    async with user_context("bob"), hub.subscribe():  # there is a connection for bells
+        doorbell = link_of(hub).doorbell
+        ready = asyncio.Event()
+        async with doorbell._lock:
+            leaving = asyncio.create_task(first())
+            await asyncio.sleep(0.05)
+            staying = asyncio.create_task(second())
+            await asyncio.sleep(0.05)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+        await ready.wait()
+        await asyncio.sleep(0.1)
+        async with user_context("ann"):
+            await emit_numbers(hub, 17)
+        await staying
+    assert heard == [17]
 
 
 async def test_closed_it_leaves_no_connection_and_may_be_used_again(

@@ -539,8 +539,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "valkey: without a bell nobody looks",
         doorbell,
-        "        if now >= self._next_look:\n",
-        "        if False:\n",
+        "        while self._next_look <= now:",
+        "        while False:",
         f"{VALKEY}::test_a_bell_that_never_rings_costs_time_only",
     ),
     mutant(

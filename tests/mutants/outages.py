@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from .events import DELIVERY, STARTED, VALKEY, begun, over_socket, redis, scripts
+from .events import DELIVERY, STARTED, VALKEY, begun, doorbell, over_socket, redis, scripts
 from .mutant import Mutant, mutant
+
+cutting = "integrations/_cut_off.py"
 
 UNTOLD = f"{STARTED}::test_what_runs_is_not_stopped_by_what_tells_of_it"
 ORIGIN = f"{DELIVERY}::test_a_request_says_which_of_its_user_s_connections_it_came_from"
@@ -54,7 +56,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "events away: a call waits for as long as it likes",
         redis,
-        "            async with asyncio.timeout(self._call_timeout):\n",
+        "            async with asyncio.timeout(self._call_timeout * (1 if script is APPEND else 4)):\n",
         "            async with asyncio.timeout(None):\n",
         f"{VALKEY}::test_a_server_that_stops_answering_is_waited_for_within_bounds",
     ),
@@ -85,5 +87,33 @@ MUTANTS: list[Mutant] = [
         '        settings.id_rules.check("websocket_client_id", websocket_client_id)\n    ',
         "        pass\n    ",
         ORIGIN,
+    ),
+    mutant(
+        "valkey: who leaves takes the bell away",
+        doorbell,
+        '            self._spawn(self._say("subscribe", name))',
+        '            await self._say("subscribe", name)',
+        f"{VALKEY}::test_who_leaves_while_the_bell_is_hung_leaves_it_to_the_others",
+    ),
+    mutant(
+        "valkey: everybody looks at once",
+        doorbell,
+        "            self._share = math.ceil(len(self._to_look) / self._looks)\n",
+        "            self._share = len(self._to_look)\n",
+        f"{VALKEY}::test_not_everybody_looks_at_once",
+    ),
+    mutant(
+        "cut off: who does not read keeps the socket",
+        cutting,
+        "        transport.abort()\n        await checkpoint()",
+        "        await checkpoint()",
+        "tests/integration/test_events.py::test_a_client_that_never_reads_is_cut_off_and_slows_nobody",
+    ),
+    mutant(
+        "cut off: who is closed and does not read keeps the socket",
+        cutting,
+        "        asyncio.get_running_loop().call_later(seconds, _abort_unread, transport)\n",
+        "        pass\n",
+        "tests/integration/test_events.py::test_who_is_closed_and_does_not_read_is_cut_off_too",
     ),
 ]

@@ -55,8 +55,11 @@ class RedisLog(Infrastructure):
         max_events, max_bytes: kept of each user.
         idle_timeout: seconds after which a user without events and connections is forgotten.
         poll_interval: seconds after which connections look for events even if no bell rang.
-        max_connections: to the server, of this process; one more is for the bells.
-        call_timeout: seconds for one event to be added, or looked for, repetitions included.
+        max_connections: to the server, of this process, two at least; half of them are for events
+            that are added, so that clients who all come back at once hold up nobody who emits. One
+            more is for the bells.
+        call_timeout: seconds for one event to be added, repetitions included; looking for events
+            takes four times that at most.
         options: for redis-py's connections, such as `ssl_ca_certs`.
 
     Raises:
@@ -142,7 +145,7 @@ class RedisLog(Infrastructure):
         call = _Call(script, keys, given)
         self._connected()  # on trio there is nothing to wait with
         try:
-            async with asyncio.timeout(self._call_timeout):
+            async with asyncio.timeout(self._call_timeout * (1 if script is APPEND else 4)):
                 return await self._repeat(call)
         except TimeoutError as error:
             raise _away("did not answer in time", call) from error
@@ -222,9 +225,14 @@ class _Link:
 
     def __init__(self, log: RedisLog) -> None:
         self._loop = asyncio.get_running_loop()
-        self._commands = _client(log, log._max_connections)
+        half = max(1, log._max_connections // 2)
+        self._adding = _client(log, half)
+        self._looking = _client(log, max(1, log._max_connections - half))
         self._bells = _client(log, 1)
-        self.scripts = {text: self._commands.register_script(text) for text in (APPEND, READ)}
+        self.scripts = {
+            APPEND: self._adding.register_script(APPEND),
+            READ: self._looking.register_script(READ),
+        }
         self.doorbell = Doorbell(self._bells, log._poll_interval)
 
     def is_here(self) -> bool:
@@ -232,15 +240,19 @@ class _Link:
 
     async def aclose(self) -> None:
         await self.doorbell.aclose()
-        await self._bells.aclose()
-        await self._commands.aclose()
+        for client in (self._bells, self._looking, self._adding):
+            await client.aclose()
 
 
 def _client(log: RedisLog, connections: int) -> Redis:
     # Its own retries would append an event twice: it cannot tell the script of them.
     options = {"socket_timeout": 5, "socket_connect_timeout": 5, **log._options}
     pool = _Pool.from_url(
-        log._url, max_connections=connections, timeout=5, retry=Retry(NoBackoff(), 0), **options
+        log._url,
+        max_connections=connections,
+        timeout=log._call_timeout,
+        retry=Retry(NoBackoff(), 0),
+        **options,
     )
     return Redis.from_pool(pool)
 
