@@ -156,9 +156,10 @@ class RedisLog(Infrastructure):
     async def _repeat(self, call: _Call) -> Any:
         """Run it, again if the connection is lost: the script is told which attempt it is."""
         for attempt in range(_ATTEMPTS):
-            run = self._connected().scripts[call.script]
+            link = self._connected()
             try:
-                return await call.attempt(run, attempt)
+                async with link.turns[call.script]:
+                    return await call.attempt(link.scripts[call.script], attempt)
             except _LOST:
                 counters.count("events.connection_lost")
                 if attempt == _ATTEMPTS - 1:
@@ -227,12 +228,14 @@ class _Link:
         self._loop = asyncio.get_running_loop()
         half = max(1, log._max_connections // 2)
         self._adding = _client(log, half)
-        self._looking = _client(log, max(1, log._max_connections - half))
+        self._looking = _client(log, half)
         self._bells = _client(log, 1)
         self.scripts = {
             APPEND: self._adding.register_script(APPEND),
             READ: self._looking.register_script(READ),
         }
+        # The pools block, too, but where thousands wait in one it does little but wake them.
+        self.turns = {script: asyncio.Semaphore(half) for script in self.scripts}
         self.doorbell = Doorbell(self._bells, log._poll_interval)
 
     def is_here(self) -> bool:
