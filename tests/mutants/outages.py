@@ -6,7 +6,7 @@ from .events import DELIVERY, STARTED, VALKEY, begun, doorbell, over_socket, red
 from .mutant import Mutant, mutant
 
 cutting = "integrations/_cut_off.py"
-
+PROCESSES = "tests/integration/test_event_processes.py"
 UNTOLD = f"{STARTED}::test_what_runs_is_not_stopped_by_what_tells_of_it"
 ORIGIN = f"{DELIVERY}::test_a_request_says_which_of_its_user_s_connections_it_came_from"
 
@@ -115,5 +115,26 @@ MUTANTS: list[Mutant] = [
         "        asyncio.get_running_loop().call_later(seconds, _abort_unread, transport)\n",
         "        pass\n",
         "tests/integration/test_events.py::test_who_is_closed_and_does_not_read_is_cut_off_too",
+    ),
+    mutant(
+        "events processes: a bell is heard in its own process only",
+        redis,
+        "        epoch, sequence = await self._run(APPEND, (state, log), given)\n",
+        "        epoch, sequence = await self._run(APPEND, (state, log), (*given[:-1], str(id(self))))\n",
+        f"{PROCESSES}::test_an_agent_in_one_process_is_heard_in_the_other",
+    ),
+    mutant(
+        "events processes: who comes back gets what there is, not what was missed",
+        scripts,
+        "local start = tonumber(ARGV[4])\n",
+        "local start = last\n",
+        f"{PROCESSES}::test_who_was_connected_to_a_process_that_died_resumes_at_another",
+    ),
+    mutant(
+        "events processes: a connection for bells is had once",
+        doorbell,
+        "            await asyncio.sleep(pause)\n",
+        "            await asyncio.sleep(1e9)\n",
+        f"{PROCESSES}::test_connections_for_bells_that_are_killed_lose_nothing",
     ),
 ]
