@@ -411,6 +411,25 @@ async def test_half_a_log_is_no_log(make: Make, server: Any, part: str) -> None:
             assert await take(events, 2) == ["epoch" if part == "state" else "trimmed", 3]
 
 
+async def test_no_cancellation_is_lost(make: Make) -> None:
+    """Not even where redis-py sends: until Python 3.12 `asyncio.wait_for` swallows some."""
+    hub = make()
+
+    async def work(user: str) -> None:
+        async with user_context(user):
+            while True:
+                await hub.emit("counted")
+                async with hub.subscribe():
+                    pass
+
+    for number in range(40):
+        task = asyncio.create_task(work(f"user-{number}"))
+        await asyncio.sleep(0.003 + 0.0007 * (number % 13))
+        task.cancel()
+        await asyncio.wait([task], timeout=PATIENCE)
+        assert task.cancelled(), f"the cancellation of number {number} was lost"
+
+
 async def test_calls_that_are_cancelled_give_nobody_anothers_answer(make: Make) -> None:
     hub = make(max_connections=4)
 

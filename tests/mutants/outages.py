@@ -137,4 +137,11 @@ MUTANTS: list[Mutant] = [
         "            await asyncio.sleep(1e9)\n",
         f"{PROCESSES}::test_connections_for_bells_that_are_killed_lose_nothing",
     ),
+    mutant(
+        "valkey: cancellations are lost where redis-py sends",
+        redis,
+        "            if _cancels() > cancels:\n",
+        "            if False:\n",
+        f"{VALKEY}::test_no_cancellation_is_lost",
+    ),
 ]

@@ -83,10 +83,10 @@ class Doorbell:
 
     async def aclose(self) -> None:
         """Give up the connection."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks := list(self._tasks):
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=0.05)  # redis-py loses some, until Python 3.12
         self._listener = None
 
     # --- inside -------------------------------------------------------------------------------

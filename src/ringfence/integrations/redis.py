@@ -189,11 +189,20 @@ class _Call:
 
     async def attempt(self, run: Any, number: int) -> Any:
         before, self.may_have_run = self.may_have_run, True  # also if we are cancelled meanwhile
+        cancels = _cancels()
         try:
-            return await run(keys=self._keys, args=(*self._given, number))
+            found = await run(keys=self._keys, args=(*self._given, number))
+            if _cancels() > cancels:
+                raise asyncio.CancelledError  # `asyncio.wait_for` loses some, until Python 3.12
+            return found
         except (_Unreached, ResponseError):
             self.may_have_run = before
             raise
+
+
+def _cancels() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 class _Unreached(Disconnected):
