@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import platform
@@ -14,9 +15,13 @@ from typing import NamedTuple
 
 import attrs
 
+from ringfence.testing.valkey import ValkeyServer
+
 from .asgi import asgi_cases, asgi_check, asgi_rows
 from .cases import core_cases
 from .crowd import crowd
+from .events import TITLE, event_checks, event_rows, event_server
+from .events import Size as EventSize
 from .honesty import Check, checks
 from .injection import GROUPS, injection_cases, injection_checks, injection_rows
 from .memory import Bytes, bytes_per_request, bytes_per_scope
@@ -64,10 +69,11 @@ class Size(NamedTuple):
     sample_ns: int
     crowd: int
     objects: int
+    events: EventSize
 
 
-FULL = Size(rounds=60, sample_ns=8_000_000, crowd=10_000, objects=10_240)
-QUICK = Size(rounds=3, sample_ns=50_000, crowd=100, objects=512)
+FULL = Size(60, 8_000_000, crowd=10_000, objects=10_240, events=EventSize(15, 200))
+QUICK = Size(3, 50_000, crowd=100, objects=512, events=EventSize(3, 5))
 
 
 def main(arguments: Sequence[str] | None = None, cases: Sequence[Case] | None = None) -> int:
@@ -82,11 +88,27 @@ def main(arguments: Sequence[str] | None = None, cases: Sequence[Case] | None = 
     options = _parser(core).parse_args(arguments)
     injection, not_here = _injection(options.names)
     began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        with_events = not options.names or "events" in options.names
+        server = stack.enter_context(event_server()) if with_events else None
+        return _judge(core, asgi, skipped, injection, not_here, server, options, began)
 
+
+def _judge(
+    core: Sequence[Case],
+    asgi: Sequence[Case],
+    skipped: Sequence[Row],
+    injection: Sequence[Case],
+    not_here: Sequence[Row],
+    server: ValkeyServer | Row | None,
+    options: argparse.Namespace,
+    began: float,
+) -> int:
     honesty = [
         *checks({case.name: case for case in core}),
         *asgi_check(asgi),
         *injection_checks(injection),
+        *(event_checks(server) if isinstance(server, ValkeyServer) else []),
     ]
     for check in honesty:
         say(f"{'  honest' if check.fault is None else 'NOT SO'}: {check.claim}"
@@ -100,6 +122,10 @@ def main(arguments: Sequence[str] | None = None, cases: Sequence[Case] | None = 
     if not options.names or "asgi" in options.names:
         rows += skipped
     rows += not_here
+    if isinstance(server, ValkeyServer):
+        rows += event_rows(server, size.events, options.seed, is_judged=not options.quick)
+    elif server is not None:
+        rows.append(server)
     report(rows, kinds, honesty, options, size, time.monotonic() - began)
     failed = [row for row in rows if row.verdict == "FAIL"]
     for row in failed:
@@ -204,6 +230,7 @@ def _parser(core: Sequence[Case]) -> argparse.ArgumentParser:
     titles |= {
         "asgi": "what the ASGI middleware adds",
         "memory": "bytes of open scopes and requests",
+        "events": TITLE,
         "inject": "all that follow, beside six other libraries",
     }
     titles |= {name: group.title for name, group in GROUPS.items()}

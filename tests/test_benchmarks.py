@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import copy
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import attrs
 import pytest
 
 from ringfence import child_context, current_context, user_context
+from ringfence.testing.valkey import ValkeyServer
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,6 +38,7 @@ def test_quick_runs_everything_and_judges_nothing() -> None:
     rows = {row["name"]: row for row in result["rows"]}
     assert {"floor", "get", "three-ids", "generated-ids", "child", "reader"} < rows.keys()
     assert {"three-ids-crowd", "generated-ids-crowd", "reader-crowd", "copy", "own"} < rows.keys()
+    assert any(name.startswith("events") for name in rows)
     # What the middlewares add is a difference, which noise can make negative in so few rounds.
     plain = [row for name, row in rows.items() if not name.startswith("asgi")]
     assert all(row["ns"] > 0 for row in plain)
@@ -289,3 +293,57 @@ def test_a_goal_that_is_not_met_is_said_beside_the_gate(main: object) -> None:
     _, far, near = table(rows).splitlines()
     assert far.endswith("ok, goal 1, not met")
     assert near.endswith("ok, goal 1")
+
+
+# --- events -----------------------------------------------------------------------------------
+
+
+def misdirected(ends: Any) -> Any:
+    """What is for bob goes to ann."""
+    return attrs.evolve(ends, send=lambda user, number: ends.send("ann", number))
+
+
+def backwards(ends: Any) -> Any:
+    """The numbers come, in another order."""
+    numbers = iter([1, 0, 2, 3, 4])
+
+    async def receive(user: str) -> Any:
+        number = await ends.receive(user)
+        return next(numbers) if user == "ann" else number
+
+    return attrs.evolve(ends, receive=receive)
+
+
+@pytest.mark.parametrize("lie", [None, misdirected, backwards])
+def test_a_layer_that_does_not_deliver_is_found(
+    main: object, valkey: ValkeyServer, lie: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import events
+    from benchmarks.layers import LAYERS, OURS
+
+    title, opened = LAYERS[OURS]
+
+    @contextlib.asynccontextmanager
+    async def lying(url: str, prefix: str) -> AsyncIterator[Any]:
+        async with opened(url, prefix) as ends:
+            yield ends if lie is None else lie(ends)
+
+    monkeypatch.setattr(events, "PATIENCE", 2)
+    (check,) = events.event_checks(valkey, {OURS: (title, lying)})
+    assert (check.fault is None) is (lie is None), check
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_event_that_was_not_sent_is_not_timed(main: object) -> None:
+    from benchmarks.events import delivered
+    from benchmarks.layers import Ends
+
+    async def send(user: str, number: int) -> None:
+        pass
+
+    async def receive(user: str) -> int:
+        await asyncio.sleep(0.001)
+        return 5
+
+    with pytest.raises(RuntimeError, match="0 was sent, and 5 was delivered"):
+        await delivered(Ends(send, receive), 1)

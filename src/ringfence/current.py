@@ -263,6 +263,7 @@ def child_context(
     *,
     thread_id: str | None = None,
     run_id: str | None = None,
+    websocket_client_id: str | None = None,
     agent_context: dict[str, Any] | None = None,
     audit_metadata: dict[str, Any] | None = None,
     session: Any = None,
@@ -282,6 +283,8 @@ def child_context(
     Args:
         operation_name: what it does.
         thread_id, run_id: once they are known, as when they come in a request's body.
+        websocket_client_id: which of the user's own connections the work is for, as a request
+            may say of itself; it finds nobody among another user's.
         agent_context, audit_metadata: additions to copies of the parent's.
         session: `None` for its own if there is a database, else the parent's explicit one;
             `"own"` insists on one of its own; `"share"` is the parent's; or an open session.
@@ -346,6 +349,9 @@ def child_context(
         request_id,
         scope,
     )
+    if websocket_client_id is not None:
+        settings.id_rules.check("websocket_client_id", websocket_client_id)
+        object.__setattr__(scope._context, "websocket_client_id", websocket_client_id)
     if session is not None and session == "share":
         scope._more().session_mode = "share"
     if timeout is not None or transaction is not None or in_generator:

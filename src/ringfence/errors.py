@@ -17,6 +17,7 @@ Every error of ringfence: a stable code, a fact sentence, a remedy sentence.
     ├── ScopeInGeneratorError(RuntimeError)       RF301  a generator would carry a scope out
     ├── ScopeCloseError(ExceptionGroup)           RF302  the body succeeded, clean-up did not
     ├── CarrierError(ValueError)                  RF401  a hand-over that cannot be trusted
+    ├── EventLogError(RuntimeError)               RF403  the log of events is away
     ├── DatabasePolicyError(RuntimeError)         RF501  the database's rules were not met
     ├── ProviderError(LookupError)                RF601  an object that cannot be provided
     │   ├── MissingProviderError                  RF602  nothing provides it
@@ -59,6 +60,7 @@ __all__ = [
     "ContextMismatchError",
     "DatabasePolicyError",
     "DrainingError",
+    "EventLogError",
     "ForbiddenError",
     "InvalidContextError",
     "MissingProviderError",
@@ -222,6 +224,19 @@ class CarrierError(RingfenceError, ValueError):
     """A carrier that is missing, malformed, expired or not signed by a known key."""
 
     code = "RF401"
+
+
+class EventLogError(RingfenceError, RuntimeError):
+    """
+    The log of events did not answer, or refused; what it raised is the cause.
+
+    Attributes:
+        may_be_stored: whether the event that was emitted may be in the log, and arrive, all the
+            same. Emitted once more it would then be there twice.
+    """
+
+    code = "RF403"
+    may_be_stored: bool = False
 
 
 class DatabasePolicyError(RingfenceError, RuntimeError):

@@ -15,9 +15,12 @@ from starlette.routing import Route, WebSocketRoute
 
 from ringfence import (
     ConfigurationError,
+    EventLogError,
     Identity,
+    InvalidContextError,
     Ringfence,
     Settings,
+    child_context,
     counters,
     user_context,
 )
@@ -149,6 +152,33 @@ async def test_only_the_connection_that_a_request_came_from(hub: EventHub, trans
         assert again.scope["ready"]["data"]["client_id"] == origin
         await emit_as(hub, "ann", 3, websocket_client_id=origin)
         assert await numbers(again, 1) == [3]
+
+
+async def test_a_request_says_which_of_its_user_s_connections_it_came_from(
+    hub: EventHub, transport: str
+) -> None:
+    """By a child of the boundary's root; somebody else who says so reaches nobody."""
+    fence = Ringfence(events=hub)
+    app = application(hub, fence)
+
+    async def request(user: str, origin: str | None, number: int) -> None:
+        async with fence.user_context(Identity(user)):
+            async with child_context("save", websocket_client_id=origin):
+                async with child_context("deeper"):
+                    await emit_numbers(hub, number, only_origin=True)
+
+    async with listening(app, transport) as one, listening(app, transport) as other:
+        origin = one.scope["ready"]["data"]["client_id"]
+        await request("ann", origin, 1)
+        await request("bob", origin, 2)
+        with pytest.raises(InvalidContextError, match="came from no connection"):
+            await request("ann", None, 3)
+        for forged in ("", "a b", "x" * 300, "placeholder", "\x00", "é\u202e"):
+            with pytest.raises(InvalidContextError):
+                await request("ann", forged, 4)
+        await emit_as(hub, "ann", 5)
+        assert await numbers(one, 2) == [1, 5]
+        assert await numbers(other, 1) == [5]
 
 
 # --- resuming ---------------------------------------------------------------------------------
@@ -433,16 +463,42 @@ async def test_shutdown_ends_it_at_once(hub: EventHub, transport: str) -> None:
 
 
 class BrokenLog(MemoryLog):
-    is_broken = False
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+        self.is_broken = False
 
     async def read(self, *args: Any) -> Any:
         if self.is_broken:
-            raise ConnectionResetError("the log is away")
+            raise self.error
         return await super().read(*args)
 
 
-async def test_a_log_that_is_away_ends_it_loudly(transport: str) -> None:
-    log = BrokenLog()
+@pytest.mark.parametrize("error", [EventLogError("The log is away.", "Wait.")])
+async def test_a_log_that_is_away_ends_it_for_now(transport: str, error: Exception) -> None:
+    log = BrokenLog(error)
+    hub = EventHub(log)
+    async with listening(application(hub), transport) as client:
+        log.is_broken = True
+        await emit_as(hub, "ann", 1)
+        while (last := await client.hear()).get("text") or last.get("more_body"):
+            pass  # what it had read already
+        if transport == "http":
+            assert last == {"type": "http.response.body", "body": b""}
+        else:
+            assert (last["type"], last["code"]) == ("websocket.close", 1013)
+        assert await client.ended() is None
+        assert not hub._subscriptions
+    async with connected(application(hub), transport, extensions=DENIAL) as client:
+        status, problem = await refusal(client)
+        assert (status, problem["type"]) == (503, "urn:ringfence:error:RF403")
+    async with connected(application(hub), "websocket") as client:
+        assert await refusal(client) == (1013, None)
+    assert not hub._subscriptions
+
+
+async def test_a_log_with_a_fault_ends_it_loudly(transport: str) -> None:
+    log = BrokenLog(ConnectionResetError("a fault of the log"))
     hub = EventHub(log)
     async with listening(application(hub), transport) as client:
         log.is_broken = True

@@ -12,13 +12,17 @@ import pytest
 from ringfence import (
     ConfigurationError,
     ContextLimitError,
+    EventLogError,
     InvalidContextError,
     NoContextError,
     Ringfence,
     ScopeCloseError,
+    Settings,
     child_context,
+    counters,
     user_context,
 )
+from ringfence.agents import thinking
 from ringfence.events import Event, EventHub, MemoryLog, started
 
 
@@ -372,6 +376,100 @@ async def test_a_scope_whose_end_cannot_tell_raises() -> None:
         async with Ringfence(events=EventHub(log)).user_context("ann"):
             await started("agent", "triage").__aenter__()
             log.is_broken = True
+
+
+class AwayLog(MemoryLog):
+    """A log that is away for the calls of these numbers, or has stored them and lost its answer."""
+
+    def __init__(self, *numbers: int, stores: bool) -> None:
+        super().__init__()
+        self.numbers = numbers
+        self.stores = stores
+        self.calls = 0
+
+    async def append(self, *args: Any) -> Any:
+        self.calls += 1
+        if self.calls not in self.numbers:
+            return await super().append(*args)
+        if self.stores:
+            await super().append(*args)
+        raise EventLogError("The log is away.", "Wait.", may_be_stored=self.stores)
+
+
+@pytest.mark.parametrize(
+    ("number", "stores", "heard"),
+    [
+        (1, False, []),  # what nobody heard of does not end
+        (1, True, ["agent_started", "agent_completed"]),
+        (2, False, ["agent_started"]),
+        (2, True, ["agent_started", "agent_completed"]),
+    ],
+)
+async def test_what_runs_is_not_stopped_by_what_tells_of_it(
+    caplog: pytest.LogCaptureFixture, number: int, stores: bool, heard: list[str]
+) -> None:
+    fence = Ringfence(events=EventHub(AwayLog(number, stores=stores)))
+    results = []
+
+    async def block() -> None:
+        async with started("agent", "triage"):
+            results.append(17)
+
+    assert [kind for kind, _ in await told(fence, block)] == heard
+    assert results == [17]
+    assert counters.value("events.untold") == 1
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+async def test_an_error_stays_the_one_that_is_raised() -> None:
+    fence = Ringfence(events=EventHub(AwayLog(2, stores=False)))
+    heard = await told(fence, fails_within("triage", LookupError()))
+    assert [heard[0], heard[1][0]] == [("raised", "LookupError"), "agent_started"]
+    assert len(heard) == 2
+
+
+def fails_within(name: str, error: Exception) -> Callable[[], Awaitable[None]]:
+    async def block() -> None:
+        async with started("agent", name):
+            raise error
+
+    return block
+
+
+async def test_a_scope_ends_well_whose_end_cannot_be_told() -> None:
+    async with Ringfence(events=EventHub(AwayLog(2, stores=False))).user_context("ann"):
+        await started("agent", "triage").__aenter__()
+    assert counters.value("events.untold") == 1
+
+
+class StuckLog(MemoryLog):
+    is_stuck = False
+
+    async def append(self, *args: Any) -> Any:
+        if self.is_stuck:
+            await anyio.sleep_forever()
+        return await super().append(*args)
+
+
+async def test_a_log_that_does_not_answer_holds_nobody_for_long() -> None:
+    log = StuckLog()
+    fence = Ringfence(events=EventHub(log), settings=Settings(finaliser_timeout=0.05))
+    with anyio.fail_after(5):
+        async with fence.user_context("ann"):
+            async with started("agent", "triage"):
+                log.is_stuck = True
+            async with started("agent", "triage"):
+                pass
+            await started("agent", "left").__aenter__()
+    assert counters.value("events.untold") == 5
+    assert counters.value("finaliser.timeout") == 0
+
+
+async def test_thinking_is_not_stopped_either() -> None:
+    fence = Ringfence(events=EventHub(AwayLog(1, stores=False)))
+    async with fence.user_context("ann"):
+        await thinking()
+    assert counters.value("events.untold") == 1
 
 
 async def test_what_it_refuses(fence: Ringfence) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -13,12 +14,20 @@ import pytest
 import redis.asyncio
 import redis.exceptions
 
-from ringfence import ConfigurationError, counters, user_context
-from ringfence.events import EventHub, Position, UserKey
+from ringfence import (
+    ConfigurationError,
+    EventLogError,
+    Ringfence,
+    Settings,
+    counters,
+    user_context,
+)
+from ringfence.events import EventHub, Position, UserKey, started
 from ringfence.integrations._redis_scripts import APPEND
 from ringfence.integrations.redis import RedisLog
 from ringfence.testing.valkey import ValkeyServer
 
+from .outages import own_server
 from .readers import PATIENCE, emit_numbers, follow_and_emit, is_silent, take, waiting
 
 Make = Callable[..., EventHub]
@@ -50,6 +59,11 @@ async def make(valkey: ValkeyServer) -> AsyncIterator[Make]:
 async def server(valkey: ValkeyServer) -> AsyncIterator[Any]:
     async with redis.asyncio.Redis.from_url(valkey.url) as client:
         yield client
+
+
+def link_of(hub: EventHub) -> Any:
+    log: Any = hub.log
+    return log._connected()
 
 
 def prefix_of(hub: EventHub) -> str:
@@ -207,6 +221,26 @@ async def test_a_bell_that_never_rings_costs_time_only(
         assert got == [1]
 
 
+async def test_not_everybody_looks_at_once(make: Make) -> None:
+    """Each looks once within an interval, and few of them at a time."""
+    doorbell = link_of(make(poll_interval=1)).doorbell
+    rung: dict[int, list[float]] = {number: [] for number in range(200)}
+
+    def ring(number: int) -> Callable[[], None]:
+        return lambda: rung[number].append(anyio.current_time())
+
+    async with anyio.create_task_group() as tasks:
+        for number in rung:
+            tasks.start_soon(doorbell.add, f"test:{number}", ring(number))
+    await anyio.sleep(0.2)
+    for times in rung.values():
+        times.clear()
+    await anyio.sleep(2.5)
+    assert all(1 <= len(times) <= 3 for times in rung.values())
+    together = Counter(round(time, 2) for times in rung.values() for time in times)
+    assert max(together.values()) <= 40
+
+
 @pytest.mark.parametrize("error", [RuntimeError, redis.exceptions.NoPermissionError])
 async def test_without_pub_sub_it_costs_time_only(
     make: Make, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
@@ -229,7 +263,7 @@ async def test_without_pub_sub_it_costs_time_only(
 def _unless_polling(doorbell: Any, name: bytes) -> None:
     import sys
 
-    if sys._getframe(1).f_code.co_name == "_ring_all":
+    if sys._getframe(1).f_code.co_name in ("_ring_all", "_look"):
         for ring in doorbell._rings.get(name, ()):
             ring()
 
@@ -260,13 +294,98 @@ async def test_a_call_that_is_repeated_appends_once(make: Make, server: Any) -> 
 async def test_a_server_that_is_away_is_said_to_be(make: Make) -> None:
     hub = EventHub(RedisLog("redis://127.0.0.1:1/0"))
     async with user_context("ann"):
-        with pytest.raises(redis.exceptions.ConnectionError):
+        with pytest.raises(EventLogError, match="has stored nothing") as caught:
             await hub.emit("counted")
-        with pytest.raises(redis.exceptions.ConnectionError):
+        assert caught.value.may_be_stored is False
+        assert isinstance(caught.value.__cause__, redis.exceptions.ConnectionError)
+        with pytest.raises(EventLogError):
             async with hub.subscribe():
                 pass
         assert not hub._subscriptions
     await hub.aclose()
+
+
+@pytest.mark.parametrize("lost", [1, 4])
+async def test_what_was_sent_and_not_answered_may_be_stored(make: Make, lost: int) -> None:
+    """However the attempts after it fail."""
+    hub = make()
+    async with user_context("ann"), hub.subscribe() as events:
+        scripts = link_of(hub).scripts
+        run, left = scripts[APPEND], [lost]
+
+        async def answer_is_lost(**options: Any) -> Any:
+            if left[0]:
+                left[0] -= 1
+                await run(**options)
+                raise redis.exceptions.TimeoutError("the answer was lost")
+            raise redis.exceptions.ReadOnlyError("a replica now")
+
+        scripts[APPEND] = answer_is_lost
+        with pytest.raises(EventLogError, match="may have stored") as caught:
+            await hub.emit("counted", {"n": 1})
+        assert caught.value.may_be_stored is True
+        assert await take(events, 1) == [1]
+
+
+async def test_what_the_server_refuses_is_not_stored(make: Make, server: Any) -> None:
+    hub = make()
+    async with user_context("ann"):
+        await emit_numbers(hub, 1)
+        async for key in server.scan_iter(f"{prefix_of(hub)}*:log"):
+            await server.set(key, "no stream")
+        with pytest.raises(EventLogError, match="refused a call; it has stored nothing") as caught:
+            await hub.emit("counted")
+        assert caught.value.may_be_stored is False
+
+
+async def test_an_event_is_stored_where_its_bell_is_forbidden(make: Make, server: Any) -> None:
+    await server.acl_setuser("mute", enabled=True, nopass=True, keys="*", commands=["+@all"])
+    try:
+        hub = make(username="mute", password="x", poll_interval=0.2)
+        async with user_context("ann"):
+            (first,) = await emit_numbers(hub, 1)
+            assert Position.parse(first).sequence == 1
+            async with make().subscribe(f"{Position.parse(first).epoch}-0") as events:
+                assert await take(events, 1) == [1]
+    finally:
+        await server.acl_deluser("mute")
+
+
+async def test_a_server_that_stops_answering_is_waited_for_within_bounds() -> None:
+    with own_server() as server:
+        hub = EventHub(RedisLog(server.url, call_timeout=0.3))
+        async with user_context("ann"):
+            await emit_numbers(hub, 1)
+            server.hold()
+            began = anyio.current_time()
+            with pytest.raises(EventLogError, match="did not answer") as caught:
+                await hub.emit("counted")
+            assert anyio.current_time() - began < 2
+            assert caught.value.may_be_stored is True
+            server.let_go()
+            await emit_numbers(hub, 2)
+        await hub.aclose()
+
+
+@pytest.mark.parametrize("outage", ["hold", "kill"])
+async def test_a_run_goes_on_while_the_log_is_away(outage: str) -> None:
+    """And has its result, whatever could not be told of it."""
+
+    async def run() -> int:
+        async with started("agent", "triage"):
+            async with started("tool", "search"):
+                getattr(server, outage)()
+            async with started("tool", "again"):
+                return 17
+
+    with own_server() as server:
+        hub = EventHub(RedisLog(server.url, call_timeout=0.1))
+        fence = Ringfence(events=hub, settings=Settings(finaliser_timeout=0.5))
+        async with fence, fence.user_context("ann"):
+            await emit_numbers(hub, 0)
+            assert await run() == 17
+        told = counters.value("events.untold")
+        assert told == (4 if outage == "hold" else 3), told
 
 
 async def test_a_log_that_was_lost_is_said_to_be(make: Make, server: Any) -> None:
@@ -290,6 +409,25 @@ async def test_half_a_log_is_no_log(make: Make, server: Any, part: str) -> None:
         await emit_numbers(hub, 3)
         async with hub.subscribe(first) as events:
             assert await take(events, 2) == ["epoch" if part == "state" else "trimmed", 3]
+
+
+async def test_no_cancellation_is_lost(make: Make) -> None:
+    """Not even where redis-py sends: until Python 3.12 `asyncio.wait_for` swallows some."""
+    hub = make()
+
+    async def work(user: str) -> None:
+        async with user_context(user):
+            while True:
+                await hub.emit("counted")
+                async with hub.subscribe():
+                    pass
+
+    for number in range(40):
+        task = asyncio.create_task(work(f"user-{number}"))
+        await asyncio.sleep(0.003 + 0.0007 * (number % 13))
+        task.cancel()
+        await asyncio.wait([task], timeout=PATIENCE)
+        assert task.cancelled(), f"the cancellation of number {number} was lost"
 
 
 async def test_calls_that_are_cancelled_give_nobody_anothers_answer(make: Make) -> None:
@@ -345,6 +483,38 @@ async def test_a_user_who_comes_and_goes_at_once_is_rung_for(make: Make) -> None
             assert got == [number]
 
 
+async def test_who_leaves_while_the_bell_is_hung_leaves_it_to_the_others(make: Make) -> None:
+    """Two connections of one user come at once, and the first one goes before it is heard."""
+    hub = make(poll_interval=1000)
+    heard: list[int] = []
+
+    async def first() -> None:
+        async with user_context("ann"), hub.subscribe():
+            raise AssertionError("cancelled before")
+
+    async def second() -> None:
+        async with user_context("ann"), hub.subscribe() as events:
+            ready.set()
+            heard.extend(await take(events, 1))
+
+    async with user_context("bob"), hub.subscribe():  # there is a connection for bells
+        doorbell = link_of(hub).doorbell
+        ready = asyncio.Event()
+        async with doorbell._lock:
+            leaving = asyncio.create_task(first())
+            await asyncio.sleep(0.05)
+            staying = asyncio.create_task(second())
+            await asyncio.sleep(0.05)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+        await ready.wait()
+        await asyncio.sleep(0.1)
+        async with user_context("ann"):
+            await emit_numbers(hub, 17)
+        await staying
+    assert heard == [17]
+
+
 async def test_closed_it_leaves_no_connection_and_may_be_used_again(
     make: Make, server: Any
 ) -> None:
@@ -386,7 +556,9 @@ def test_trio_is_refused(valkey: ValkeyServer) -> None:
     anyio.run(main, backend="trio")
 
 
-@pytest.mark.parametrize("option", ["max_events", "max_bytes", "idle_timeout", "poll_interval"])
+@pytest.mark.parametrize(
+    "option", ["max_events", "max_bytes", "idle_timeout", "poll_interval", "call_timeout"]
+)
 def test_limits_are_above_nothing(option: str) -> None:
     with pytest.raises(ConfigurationError):
         RedisLog("redis://nowhere", **{option: 0})

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,22 +97,24 @@ class Served:
 
 
 @contextlib.contextmanager
-def serve(ws: str) -> Iterator[tuple[Served, Any]]:
+def serve(ws: str, send_buffer: int | None = None) -> Iterator[tuple[Served, Any]]:
     served = Served()
-    config = uvicorn.Config(
-        served.app(), host=HOST, port=0, ws=ws, log_level="critical", access_log=False
-    )
+    config = uvicorn.Config(served.app(), ws=ws, log_level="critical", access_log=False)
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
+    listener = socket.create_server((HOST, 0))
+    if send_buffer is not None:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
         assert until(lambda: server.started)
-        served.port = server.servers[0].sockets[0].getsockname()[1]
+        served.port = listener.getsockname()[1]
         yield served, server
     finally:
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()
+        listener.close()
 
 
 def until(is_so: Callable[[], bool], patience: float = PATIENCE) -> bool:
@@ -121,6 +124,19 @@ def until(is_so: Callable[[], bool], patience: float = PATIENCE) -> bool:
     return is_so()
 
 
+def open_sockets() -> int:
+    """Of this process, in which server and clients are."""
+    return sum(1 for each in Path("/proc/self/fd").iterdir() if _is_socket(each))
+
+
+def _is_socket(descriptor: Path) -> bool:
+    try:
+        return str(descriptor.readlink()).startswith("socket:")
+    except FileNotFoundError:  # that of the listing itself
+        return False
+
+
+MASKED_TEXT = b"\x81\x82\x00\x00\x00\x00hi"
 WS = ["websockets", "websockets-sansio", "wsproto"]
 UPGRADE = (
     "connection: upgrade", "upgrade: websocket", "sec-websocket-version: 13",
@@ -168,7 +184,8 @@ def test_a_client_that_never_reads_is_cut_off_and_slows_nobody(
     served: Served, transport: str
 ) -> None:
     more = UPGRADE if transport == "socket" else ()
-    with served.connect("ann") as ann, served.open_raw("ann", f"/{transport}", *more) as stuck:
+    sockets = open_sockets()
+    with served.connect("ann") as ann, served.open_raw("ann", f"/{transport}", *more):
         ann.recv(PATIENCE)
         assert until(lambda: len(served.hub._subscriptions) == 2)
         sending = threading.Thread(target=functools.partial(served.emit, "ann", 0, 300, 50_000))
@@ -178,7 +195,22 @@ def test_a_client_that_never_reads_is_cut_off_and_slows_nobody(
         sending.join(PATIENCE)
         assert until(lambda: len(served.hub._subscriptions) == 1)
         assert time.monotonic() - began < 2 * PATIENCE
-        stuck.close()
+        # Both ends of ann's, and the stuck client's own: the server has given up its end.
+        assert until(lambda: open_sockets() == sockets + 3), open_sockets() - sockets
+
+
+@pytest.mark.parametrize("ws", WS)
+def test_who_is_closed_and_does_not_read_is_cut_off_too(ws: str) -> None:
+    """It says what it must not, and leaves unread what it was sent."""
+    with serve(ws, send_buffer=4096) as (served, _):
+        sockets = open_sockets()
+        with served.open_raw("ann", "/socket", *UPGRADE) as stuck:
+            assert until(lambda: len(served.hub._subscriptions) == 1)
+            served.emit("ann", 0, 1, 40_000)  # more than the kernel takes, less than the server
+            time.sleep(0.1)
+            stuck.sendall(MASKED_TEXT)
+            assert until(lambda: not served.hub._subscriptions)
+            assert until(lambda: open_sockets() == sockets + 1), open_sockets() - sockets
 
 
 def test_server_sent_events_over_http(served: Served) -> None:

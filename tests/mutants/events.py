@@ -320,7 +320,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "started: the end of the scope is not its end",
         begun,
-        '        self._forget = scope.callback(self._end, "closed", None)\n',
+        '        self._forget = scope.callback(self._end, "closed", None, scope)\n',
         "        self._forget = lambda: None\n",
         f"{STARTED}::test_the_scope_ends_while_it_runs",
     ),
@@ -362,7 +362,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "started: what cannot be said hides the end",
         begun,
-        "            await emit(kind, facts)\n            raise\n",
+        "            await _emit(kind, facts, scope)\n            raise\n",
         "            raise\n",
         f"{STARTED}::test_what_cannot_be_said_does_not_hide_the_end",
     ),
@@ -518,7 +518,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "valkey: nothing rings",
         scripts,
-        "redis.call('PUBLISH', bell, sequence)\n",
+        "redis.pcall('PUBLISH', bell, sequence)\n",
         "",
         f"{VALKEY}::test_one_process_emits_and_another_hears",
     ),
@@ -539,8 +539,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "valkey: without a bell nobody looks",
         doorbell,
-        "        if now >= self._next_look:\n",
-        "        if False:\n",
+        "        while self._next_look <= now:",
+        "        while False:",
         f"{VALKEY}::test_a_bell_that_never_rings_costs_time_only",
     ),
     mutant(

@@ -12,8 +12,9 @@ import attrs
 
 from ..context import UserExecutionContext
 from ..current import child_context, current_scope
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, EventLogError
 from ..events import Started, emit, started
+from ..events.started import untold
 from ..generators import EXIT_STACK, GENERATOR_FLAGS, refuse_generators
 from .limits import limit, refuse_too_deep
 
@@ -86,9 +87,12 @@ def tool_call(
 
 
 async def thinking(**data: Any) -> None:
-    """Tell the user that the agent which runs here asks its model; nothing without a hub."""
+    """Tell the user that the agent which runs here asks its model; nothing without a hub's log."""
     if _has_hub(current_scope()):
-        await emit("agent_thinking", data)
+        try:
+            await emit("agent_thinking", data)
+        except EventLogError as error:
+            untold("agent_thinking", error)
 
 
 class Block:

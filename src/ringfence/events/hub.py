@@ -80,6 +80,7 @@ class EventHub(Infrastructure):
             NoContextError, ContextClosedError: nobody is current here.
             InvalidContextError: a kind or data that cannot be, or `only_origin` where the
                 request came from no connection.
+            EventLogError: the log is away; its `may_be_stored` says whether the event may arrive.
         """
         context = current_context()
         record = record_of(context, kind, data, self.max_event_bytes)
@@ -103,6 +104,7 @@ class EventHub(Infrastructure):
             NoContextError: on entering, nobody is current here.
             ContextLimitError: on entering, the user has too many connections, or all have.
             DrainingError: on entering, the application is shutting down.
+            EventLogError: on entering, and whenever it is asked, the log is away.
         """
         return Subscription(self, None if last_id is None else Position.parse(last_id), client_id)
 

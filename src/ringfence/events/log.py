@@ -50,7 +50,7 @@ class EventLog(Protocol):
     Keeps the last events of each user in order. Lives as long as its hub.
 
     Rings bells for what is new. A bell may ring in vain, and late, but what it rings for can be
-    read by then.
+    read by then. A log that cannot be reached raises `EventLogError`: any other error is a fault.
     """
 
     async def append(self, user: UserKey, record: bytes, to: str | None) -> Position:

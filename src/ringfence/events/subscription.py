@@ -124,6 +124,7 @@ class Subscription(Infrastructure):
         Raises:
             ContextClosedError: the scope it was opened in has ended, or its block.
             OwnershipError: asked by another request.
+            EventLogError: the log is away. Nothing is lost: ask again, or resume later.
         """
         if self._scope is None:
             raise ConfigurationError("This subscription is not open.", "Use `async with` first.")

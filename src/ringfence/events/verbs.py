@@ -26,6 +26,7 @@ async def emit(
         NoContextError, ContextClosedError: nobody is current here.
         ConfigurationError: the fence has no hub.
         InvalidContextError: a kind or data that cannot be.
+        EventLogError: the log is away; its `may_be_stored` says whether the event may arrive.
     """
     return await _sink().emit(kind, data, only_origin=only_origin)
 

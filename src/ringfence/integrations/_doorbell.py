@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextvars import Context
 from typing import Any
@@ -25,6 +27,7 @@ _EXPECTED = (Disconnected, Late, OSError)
 _PATIENCE = 2.0  # seconds for the server to confirm a channel; without it, polling finds events
 _PAUSE = 0.1  # seconds before connecting again; twice as long each time, up to
 _LONGEST_PAUSE = 5.0
+_LOOKS, _SHORTEST_LOOK = 100, 0.05  # that a round of looking takes, and seconds for one
 
 Ring = Callable[[], None]
 
@@ -40,7 +43,11 @@ class Doorbell:
     def __init__(self, client: Redis, poll_interval: float) -> None:
         self._client = client
         self._poll_interval = poll_interval
-        self._next_look = asyncio.get_running_loop().time() + poll_interval
+        self._looks = max(1, min(_LOOKS, int(poll_interval / _SHORTEST_LOOK)))
+        self._next_look = asyncio.get_running_loop().time() + poll_interval / self._looks
+        self._to_look = deque[bytes]()
+        self._share = 0
+        self._looks_left = self._looks
         self._rings: dict[bytes, set[Ring]] = {}
         self._confirmed: dict[bytes, asyncio.Event] = {}
         self._pubsub: PubSub | None = None
@@ -57,7 +64,7 @@ class Doorbell:
         confirmed = self._confirmed.get(name)
         if confirmed is None:
             confirmed = self._confirmed[name] = asyncio.Event()
-            await self._say("subscribe", name)
+            self._spawn(self._say("subscribe", name))  # others wait for it if this one leaves
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_PATIENCE):
                 await confirmed.wait()
@@ -76,10 +83,10 @@ class Doorbell:
 
     async def aclose(self) -> None:
         """Give up the connection."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        while tasks := list(self._tasks):
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=0.05)  # redis-py loses some, until Python 3.12
         self._listener = None
 
     # --- inside -------------------------------------------------------------------------------
@@ -146,11 +153,25 @@ class Doorbell:
                 self._confirmed[name].set()
 
     def _look_if_due(self) -> None:
-        """Ring in vain, now and then: a bell may be lost, or there is no connection for them."""
+        """
+        Ring in vain, now and then: a bell may be lost, or there is no connection for them.
+
+        For a few users at a time: ten thousand who look at once would hold up whoever emits.
+        """
         now = asyncio.get_running_loop().time()
-        if now >= self._next_look:
-            self._next_look = now + self._poll_interval
-            self._ring_all()
+        self._next_look = max(self._next_look, now - self._poll_interval)
+        while self._next_look <= now:  # more than once, if there was no connection for a while
+            self._next_look += self._poll_interval / self._looks
+            self._look()
+
+    def _look(self) -> None:
+        self._looks_left -= 1
+        if self._looks_left <= 0:
+            self._looks_left = self._looks
+            self._to_look.extend(self._rings)
+            self._share = math.ceil(len(self._to_look) / self._looks)
+        for _ in range(min(self._share, len(self._to_look))):
+            self._ring(self._to_look.popleft())
 
     def _ring(self, name: bytes) -> None:
         for ring in tuple(self._rings.get(name, ())):

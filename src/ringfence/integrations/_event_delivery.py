@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,10 +12,11 @@ import anyio
 import attrs
 
 from .. import counters
-from ..current import current_context
+from ..current import current_context, current_scope
 from ..errors import (
     ConfigurationError,
     ContextLimitError,
+    EventLogError,
     ForbiddenError,
     InvalidContextError,
     RingfenceError,
@@ -24,6 +26,8 @@ from ..identifiers import generate_id
 
 __all__ = ["Delivery", "Ending", "refusal_status"]
 
+logger = logging.getLogger("ringfence.events")
+
 Headers = Any  # Starlette's
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _SECURE = frozenset({"https", "wss"})
@@ -32,6 +36,8 @@ Ending = str
 ENDED: Ending = "ended"
 """The scope does, or the application is shutting down."""
 EXPIRED: Ending = "expired"
+AWAY: Ending = "away"
+"""The log is."""
 UNREAD: Ending = "unread"
 """The client did not take what it was sent."""
 
@@ -143,6 +149,9 @@ class Delivery:
                     found = await anext(events)
             except StopAsyncIteration:
                 return ENDED
+            except EventLogError as error:
+                logger.warning("Request `%s` is closed: %s", current_scope().request_id, error)
+                return AWAY
             if _seconds_until(expires_at) <= 0:
                 return EXPIRED
             if found is None and left < self.heartbeat:
@@ -166,13 +175,15 @@ def _seconds_until(time: dt.datetime | None) -> float:
 
 
 def refusal_status(error: RingfenceError) -> int:
-    """What a client is told that asks in a way it must not, or once too often."""
+    """What a client is told that asks in a way it must not, once too often, or in vain."""
     if isinstance(error, ForbiddenError):
         return 403
+    if isinstance(error, EventLogError):
+        return 503
     if isinstance(error, ContextLimitError) and error.field == "connections":
         return 429
     return 400
 
 
-REFUSALS = (ForbiddenError, InvalidContextError)
-"""What entering a subscription may raise that is the client's doing."""
+REFUSALS = (ForbiddenError, InvalidContextError, EventLogError)
+"""What entering a subscription may raise that a client is told of in few words."""

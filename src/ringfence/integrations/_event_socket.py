@@ -14,7 +14,17 @@ from ..current import current_scope
 from ..errors import RingfenceError
 from ..events import Event, EventHub, Resync, Subscription
 from ..events.envelope import notice
-from ._event_delivery import ENDED, EXPIRED, REFUSALS, Delivery, Ending, refusal_status
+from ._cut_off import cut_off, cut_off_later
+from ._event_delivery import (
+    AWAY,
+    ENDED,
+    EXPIRED,
+    REFUSALS,
+    UNREAD,
+    Delivery,
+    Ending,
+    refusal_status,
+)
 from ._exchange import CLOSE_CODES, answer
 from .problems import problem_of
 
@@ -93,12 +103,14 @@ class _Socket:
         self._events = events
         self._code: int | None = None
         self._error: Exception | None = None
+        self._is_unread = False
 
     async def serve(self, client_id: str) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._watch, tasks.cancel_scope)
             try:
-                self._code = _code_of(await self._send_all(client_id))
+                ending = await self._send_all(client_id)
+                self._code, self._is_unread = _code_of(ending), ending is UNREAD
             except WebSocketDisconnect:
                 pass
             except Exception as error:  # alone, not in a group
@@ -106,8 +118,11 @@ class _Socket:
             tasks.cancel_scope.cancel()
         if self._error is not None:
             raise self._error
-        if self._code is not None:
+        if self._is_unread:
+            await cut_off(self._websocket)
+        elif self._code is not None:
             await self._close(self._code)
+            cut_off_later(self._websocket, self._delivery.send_timeout)
 
     async def _send_all(self, client_id: str) -> Ending:
         websocket = self._websocket
@@ -145,7 +160,8 @@ class _Socket:
 
 def _code_of(ending: Ending) -> int | None:
     """What to close with; `None` where nobody would read it."""
-    return {EXPIRED: CLOSE_CODES[401], ENDED: CLOSE_CODES[503]}.get(ending)
+    again = CLOSE_CODES[503]
+    return {EXPIRED: CLOSE_CODES[401], ENDED: again, AWAY: again}.get(ending)
 
 
 def _code_for(message: Any) -> int:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from ..current import current_scope
 from ..events import Event, EventHub, Resync, Subscription
 from ..events.envelope import notice
+from ._cut_off import cut_off, cut_off_later
 from ._event_delivery import REFUSALS, UNREAD, Delivery, Ending, refusal_status
 from .problems import problem_of, send_problem
 
@@ -111,9 +112,12 @@ class _EventStream(Response):
             tasks.cancel_scope.cancel()
         if error is not None:
             raise error
-        if is_over:
+        if not is_over:
+            await cut_off(self._request)
+        else:
             with anyio.move_on_after(self._delivery.send_timeout), contextlib.suppress(OSError):
                 await send({"type": "http.response.body", "body": b""})
+            cut_off_later(self._request, self._delivery.send_timeout)
 
     async def _send_all(self, events: Subscription, client_id: str, send: Any) -> Ending:
         async def write(text: str) -> None:

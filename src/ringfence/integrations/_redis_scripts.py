@@ -27,7 +27,7 @@ local overhead = 100
 if attempt > 0 then
   for _, entry in ipairs(redis.call('XREVRANGE', log, '+', '-')) do
     if entry[2][6] == nonce then
-      redis.call('PUBLISH', bell, 0)
+      redis.pcall('PUBLISH', bell, 0)
       return {epoch, tonumber(string.match(entry[1], '^%d+'))}
     end
   end
@@ -45,14 +45,16 @@ while length > 1 and (length > max_events or bytes > max_bytes) do
   bytes = redis.call('HINCRBY', state, 'bytes', -(#oldest[2][2] + overhead))
 end
 keep()
-redis.call('PUBLISH', bell, sequence)
+redis.pcall('PUBLISH', bell, sequence)
 return {epoch, sequence}
 """
 )
 """
 Add one event and ring for it.
 
-`attempt` above 0 says that an earlier call may have done so already: then its nonce is there.
+Ringing may fail, as where an ACL forbids the channel: the event is there all the same, and is
+found by looking. `attempt` above 0 says that an earlier call may have done so already: then its
+nonce is there.
 """
 
 READ = (

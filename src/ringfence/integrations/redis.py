@@ -12,6 +12,7 @@ try:
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
     from redis.exceptions import ConnectionError as Disconnected
+    from redis.exceptions import RedisError, ResponseError
     from redis.exceptions import TimeoutError as Late
 except ImportError as missing:
     raise ImportError(
@@ -19,7 +20,7 @@ except ImportError as missing:
     ) from missing
 
 from .. import counters
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, EventLogError
 from ..events.log import Entry, Page, UserKey
 from ..events.position import Position, gap_after
 from ..isolation import Infrastructure
@@ -40,7 +41,8 @@ class RedisLog(Infrastructure):
     Lives as long as its hub; connects when it is first used, in the event loop that uses it. A
     stream is the truth; pub/sub only rings for it, so that a lost connection loses nothing. An
     event is appended by one call, and once: a call that is repeated because its answer was lost
-    finds what it had done::
+    finds what it had done. A server that stays away, or refuses, is an `EventLogError`, within
+    `call_timeout` seconds::
 
         hub = EventHub(RedisLog("redis://localhost/0"))
 
@@ -53,7 +55,11 @@ class RedisLog(Infrastructure):
         max_events, max_bytes: kept of each user.
         idle_timeout: seconds after which a user without events and connections is forgotten.
         poll_interval: seconds after which connections look for events even if no bell rang.
-        max_connections: to the server, of this process; one more is for the bells.
+        max_connections: to the server, of this process, two at least; half of them are for events
+            that are added, so that clients who all come back at once hold up nobody who emits. One
+            more is for the bells.
+        call_timeout: seconds for one event to be added, repetitions included; looking for events
+            takes four times that at most.
         options: for redis-py's connections, such as `ssl_ca_certs`.
 
     Raises:
@@ -70,9 +76,11 @@ class RedisLog(Infrastructure):
         idle_timeout: float = 3600.0,
         poll_interval: float = 30.0,
         max_connections: int = 32,
+        call_timeout: float = 5.0,
         **options: Any,
     ) -> None:
-        if not min(max_events, max_bytes, idle_timeout, poll_interval, max_connections) > 0:
+        limits = (max_events, max_bytes, idle_timeout, poll_interval, max_connections, call_timeout)
+        if not min(limits) > 0:
             raise ConfigurationError(
                 "A limit of the log is not above 0.", "Leave it out for the usual one."
             )
@@ -81,6 +89,7 @@ class RedisLog(Infrastructure):
         self._limits = (int(idle_timeout * 1000), max_events, max_bytes)
         self._poll_interval = poll_interval
         self._max_connections = max_connections
+        self._call_timeout = call_timeout
         self._options = options
         self._link: _Link | None = None
 
@@ -132,12 +141,26 @@ class RedisLog(Infrastructure):
         return f"{key}:state", f"{key}:log", f"{key}:bell"
 
     async def _run(self, script: str, keys: tuple[str, ...], given: tuple[Any, ...]) -> Any:
-        """Run a script, again if the connection is lost: it is told which attempt it is."""
+        """Run a script, within bounds; whatever the server and its client raise is one error."""
+        call = _Call(script, keys, given)
+        self._connected()  # on trio there is nothing to wait with
+        try:
+            async with asyncio.timeout(self._call_timeout * (1 if script is APPEND else 4)):
+                return await self._repeat(call)
+        except TimeoutError as error:
+            raise _away("did not answer in time", call) from error
+        except (*_LOST, RedisError) as error:
+            lost = isinstance(error, _LOST)
+            raise _away("is away" if lost else "refused a call", call) from error
+
+    async def _repeat(self, call: _Call) -> Any:
+        """Run it, again if the connection is lost: the script is told which attempt it is."""
         for attempt in range(_ATTEMPTS):
             link = self._connected()
             try:
-                return await link.scripts[script](keys=keys, args=(*given, attempt))
-            except (Disconnected, Late, OSError):
+                async with link.turns[call.script]:
+                    return await call.attempt(link.scripts[call.script], attempt)
+            except _LOST:
                 counters.count("events.connection_lost")
                 if attempt == _ATTEMPTS - 1:
                     raise
@@ -155,14 +178,73 @@ class RedisLog(Infrastructure):
         return link
 
 
+class _Call:
+    """One call of a script, and whether the server may have seen it."""
+
+    def __init__(self, script: str, keys: tuple[str, ...], given: tuple[Any, ...]) -> None:
+        self.script = script
+        self.may_have_run = False
+        self._keys = keys
+        self._given = given
+
+    async def attempt(self, run: Any, number: int) -> Any:
+        before, self.may_have_run = self.may_have_run, True  # also if we are cancelled meanwhile
+        cancels = _cancels()
+        try:
+            found = await run(keys=self._keys, args=(*self._given, number))
+            if _cancels() > cancels:
+                raise asyncio.CancelledError  # `asyncio.wait_for` loses some, until Python 3.12
+            return found
+        except (_Unreached, ResponseError):
+            self.may_have_run = before
+            raise
+
+
+def _cancels() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+class _Unreached(Disconnected):
+    """There was no connection over which anything could be sent."""
+
+
+class _Pool(BlockingConnectionPool):
+    async def get_connection(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().get_connection(*args, **options)  # type: ignore[no-untyped-call]
+        except (RedisError, OSError) as error:
+            raise _Unreached(str(error)) from error
+
+
+_LOST = (Disconnected, Late, OSError)
+
+
+def _away(what: str, call: _Call) -> EventLogError:
+    is_stored = call.script is APPEND and call.may_have_run
+    fact = "it may have stored the event" if is_stored else "it has stored nothing"
+    return EventLogError(
+        f"The server of the event log {what}; {fact}.",
+        "See that it runs and lets ringfence in. Clients resume once it is back.",
+        may_be_stored=is_stored,
+    )
+
+
 class _Link:
     """What a log holds of the server, in one event loop: a pool, the scripts and the bells."""
 
     def __init__(self, log: RedisLog) -> None:
         self._loop = asyncio.get_running_loop()
-        self._commands = _client(log, log._max_connections)
+        half = max(1, log._max_connections // 2)
+        self._adding = _client(log, half)
+        self._looking = _client(log, half)
         self._bells = _client(log, 1)
-        self.scripts = {text: self._commands.register_script(text) for text in (APPEND, READ)}
+        self.scripts = {
+            APPEND: self._adding.register_script(APPEND),
+            READ: self._looking.register_script(READ),
+        }
+        # The pools block, too, but where thousands wait in one it does little but wake them.
+        self.turns = {script: asyncio.Semaphore(half) for script in self.scripts}
         self.doorbell = Doorbell(self._bells, log._poll_interval)
 
     def is_here(self) -> bool:
@@ -170,15 +252,19 @@ class _Link:
 
     async def aclose(self) -> None:
         await self.doorbell.aclose()
-        await self._bells.aclose()
-        await self._commands.aclose()
+        for client in (self._bells, self._looking, self._adding):
+            await client.aclose()
 
 
 def _client(log: RedisLog, connections: int) -> Redis:
     # Its own retries would append an event twice: it cannot tell the script of them.
     options = {"socket_timeout": 5, "socket_connect_timeout": 5, **log._options}
-    pool = BlockingConnectionPool.from_url(
-        log._url, max_connections=connections, timeout=5, retry=Retry(NoBackoff(), 0), **options
+    pool = _Pool.from_url(
+        log._url,
+        max_connections=connections,
+        timeout=log._call_timeout,
+        retry=Retry(NoBackoff(), 0),
+        **options,
     )
     return Redis.from_pool(pool)
 
