@@ -80,6 +80,11 @@ def clear_shared_object_registry() -> None:
     _shared.clear()
 
 
+def is_registered_as_shared(obj: object) -> bool:
+    """Whether `obj` was declared to belong to the process."""
+    return id(obj) in _shared
+
+
 def refuse_shared(obj: object, field: str) -> None:
     """Raise `SharedObjectError` if `obj` was registered as shared."""
     if _shared and id(obj) in _shared:
@@ -132,6 +137,10 @@ class Claimant(Infrastructure):
     def is_kin(self, other: Claimant) -> bool:
         """Whether what it owns may as well be claimed by `other`."""
         return self.origin is other
+
+    def is_shared(self, obj: object) -> bool:
+        """Whether `obj`, which it claimed as made for itself, was handed on to it by all."""
+        return False
 
     def is_here(self) -> bool:
         """Whether the current context, in which no scope is open, is its own."""
@@ -209,7 +218,9 @@ class IsolationRegistry:
         if entry[1] is claimant:
             return
         owner, own = entry[1](), claimant()
-        if owner is not None and own is not None and owner is not own and not own.is_kin(owner):
+        if owner is None or own is None or owner is own or own.is_kin(owner):
+            return
+        if not own.is_shared(obj):
             raise foreign_object(obj, owner.request_id, own.request_id)
 
     def disown(self, obj: object, claimant: object) -> None:

@@ -489,7 +489,7 @@ class RequestScope(Infrastructure):
             check_owner(obj, owner, self)
         claimant = isolation.registry.owner_of(obj)
         if claimant is not None and claimant is not self.root._more().claimant:
-            if claimant.admits(self):
+            if claimant.admits(self) or claimant.is_shared(obj):
                 return obj
             raise isolation.foreign_object(obj, claimant.request_id, self.request_id)
         return obj

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -29,6 +31,7 @@ from ringfence import (
     ProviderError,
     Ringfence,
     SessionIsolationError,
+    UserExecutionContext,
     child_context,
     current_context,
     current_scope,
@@ -199,3 +202,123 @@ async def test_an_ended_request_keeps_no_connection() -> None:
     await UserContextMiddleware(app, fence=fence, identify=identify)(scope, receive, send)
     assert kept[0].state == "closed"
     assert kept[0]._extras.connection is None
+
+
+# --- who does without -------------------------------------------------------------------------
+
+
+class Perhaps:
+    def __init__(
+        self,
+        request: Request | None,
+        websocket: WebSocket | None,
+        session: AsyncSession | None,
+        ctx: UserExecutionContext | None,
+        identity: Identity | None,
+        connection: HTTPConnection = "none",  # type: ignore[assignment]
+    ) -> None:
+        self.wishes = (request, websocket, session, ctx, identity, connection)
+
+
+@inject
+async def wishes_of_a_call(
+    request: Injected[Request | None],
+    websocket: Injected[WebSocket | None],
+    session: Injected[AsyncSession | None],
+    ctx: Injected[UserExecutionContext | None],
+    identity: Injected[Identity | None],
+    connection: Injected[HTTPConnection] = "none",  # type: ignore[assignment]
+) -> tuple[object, ...]:
+    return (request, websocket, session, ctx, identity, connection)
+
+
+@inject
+def wishes_of_a_plain_call(
+    request: Injected[Request | None], ctx: Injected[UserExecutionContext | None]
+) -> tuple[object, ...]:
+    return request, ctx
+
+
+async def _wishes() -> tuple[object, ...]:
+    wishes = (await current_scope().get(Perhaps)).wishes
+    assert await wishes_of_a_call() == wishes
+    assert wishes_of_a_plain_call() == (wishes[0], wishes[3])
+    return wishes
+
+
+async def test_what_a_scope_has_not_is_none_or_the_default() -> None:
+    container = Container()
+    container.provide(Perhaps)
+    fence = Ringfence(services=container)
+    async with fence.user_context("alice-1") as ctx:
+        identity = Identity("alice-1")
+        assert await _wishes() == (None, None, None, ctx, identity, "none")
+    async with fence.nobody():
+        assert await _wishes() == (None, None, None, None, None, "none")
+
+
+async def test_what_a_scope_has_is_given_though_it_may_be_missing(fence: Ringfence) -> None:
+    @inject
+    async def session_here(session: Injected[AsyncSession | None]) -> AsyncSession | None:
+        return session
+
+    async with fence.user_context("alice-1") as ctx:
+        assert await session_here() is ctx.db_session
+
+
+def test_a_wish_for_the_connection_that_is_answered() -> None:
+    async def route(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(" ".join(type(wish).__name__ for wish in await _wishes()))
+
+    container = Container()
+    container.provide(Perhaps)
+    fence = Ringfence(services=container)
+    app = Starlette(
+        routes=[Route("/", route)],
+        middleware=[Middleware(UserContextMiddleware, fence=fence, identify=identify)],
+    )
+    with TestClient(app, headers={"x-user": "alice-1"}) as client:
+        answer = client.get("/").text
+    assert answer == "Request NoneType NoneType UserExecutionContext Identity HTTPConnection"
+
+
+UNIMPORTED = """
+import asyncio, sys
+from starlette.requests import Request
+from starlette.websockets import WebSocket
+from sqlalchemy.ext.asyncio import AsyncSession
+from ringfence import Identity, Ringfence, current_scope, user_context
+from ringfence.injection import Container
+from ringfence.integrations.asgi import UserContextMiddleware
+
+class Wishes:
+    def __init__(self, r: Request | None, w: WebSocket | None, s: AsyncSession | None) -> None:
+        self.names = [type(wish).__name__ for wish in (r, w, s)]
+
+async def app(scope, receive, send):
+    print(*(await current_scope().get(Wishes)).names)
+
+async def main():
+    container = Container()
+    container.provide(Wishes)
+    fence = Ringfence(services=container)
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    ends = asyncio.Event().wait, asyncio.sleep
+    await UserContextMiddleware(app, fence=fence, identify=lambda _: Identity("a-1"))(scope, *ends)
+    async with user_context("a-1", db_session=AsyncSession(), fence=fence):
+        await app({}, *ends)
+
+for name in ("starlette", "sqlalchemy"):
+    assert f"ringfence.integrations.{name}" not in sys.modules
+asyncio.run(main())
+"""
+
+
+def test_what_is_offered_does_not_depend_on_what_was_imported() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNIMPORTED], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.splitlines(), done.stderr) == (
+        ["Request NoneType NoneType", "NoneType NoneType AsyncSession"],
+        "",
+    )

@@ -14,6 +14,7 @@ INJECTING = "tests/injection/test_injecting.py"
 TAILORED = "tests/injection/test_tailored.py"
 OFFERS = "tests/injection/test_offers.py"
 THREADS = "tests/injection/test_threads.py"
+SHARED = "tests/injection/test_shared.py"
 
 MUTANTS: list[Mutant] = [
     # --- lifetimes
@@ -573,8 +574,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "injection: what is passed by name is replaced",
         "injection/injecting.py",
-        "        if name not in kwargs:\n            try:\n                kwargs[name] = await services",
-        "        if True:\n            try:\n                kwargs[name] = await services",
+        "        if name in kwargs:\n            continue\n        if needs.may_lack",
+        "        if needs.may_lack",
         TAILORED,
     ),
     mutant(
@@ -676,5 +677,71 @@ MUTANTS: list[Mutant] = [
         "        return self.give(asker.scope)",
         "        return self.give(asker.scope.root)",
         OFFERS,
+    ),
+    mutant(
+        "injection: what a scope has not is asked for although it may be missing",
+        "injection/plans.py",
+        "self.offered.now(asker) if self.offered.is_there(asker) else self.default",
+        "self.offered.now(asker)",
+        OFFERS,
+    ),
+    mutant(
+        "injection: what a scope has is done without where it may be missing",
+        "injection/plans.py",
+        "self.offered.now(asker) if self.offered.is_there(asker) else self.default",
+        "self.default",
+        OFFERS,
+    ),
+    mutant(
+        "injection: a call asks for what its scope has not, although it may be missing",
+        "injection/injecting.py",
+        "        if needs.may_lack(name) and services.lacks(scope, key):",
+        "        if False:",
+        OFFERS,
+    ),
+    mutant(
+        "injection: what is offered depends on what was imported",
+        "offers.py",
+        '            importlib.import_module(f"{__package__}.integrations.{partner}")\n',
+        "            pass\n",
+        OFFERS,
+    ),
+    # --- shared
+    mutant(
+        "injection: what is the application's is refused when a factory hands it on",
+        "isolation.py",
+        "        if not own.is_shared(obj):\n",
+        "        if True:\n",
+        SHARED,
+    ),
+    mutant(
+        "injection: who has what is the application's is accused",
+        "scope.py",
+        "claimant.admits(self) or claimant.is_shared(obj)",
+        "claimant.admits(self)",
+        SHARED,
+    ),
+    mutant(
+        "injection: an owned object or a session passes for the application's",
+        "injection/holders.py",
+        "        return not is_of_one(obj) and (",
+        "        return (",
+        SHARED,
+    ),
+    mutant(
+        "injection: what a request put into the application's objects passes for a part of them",
+        "injection/holders.py",
+        "        return any(each is obj for known in tuple(self.known.values()) for each in known)",
+        "        return any(\n"
+        "            each is obj for made in self.made.values() for each in (made, *attributes_of(made))\n"
+        "        )",
+        SHARED,
+    ),
+    mutant(
+        "injection: what an override gave passes for the application's after its block",
+        "injection/container.py",
+        "            del self._app.known[override]\n",
+        "",
+        SHARED,
     ),
 ]

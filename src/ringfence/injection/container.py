@@ -18,7 +18,7 @@ from .keys import key_of, label_of
 from .lifetimes import Lifetime
 from .overrides import Override, _here, _override, override_of
 from .pending import MISSING
-from .plans import Plan
+from .plans import Offered, Plan
 from .providers import Provider, place_of, provider_of, value_provider
 from .users import Users
 
@@ -118,7 +118,9 @@ class Container(Infrastructure):
         """
         frame = sys._getframe(1)
         if value is not MISSING:
-            self._register(value_provider(value, gives, place_of(None, frame)))
+            provider = value_provider(value, gives, place_of(None, frame))
+            self._register(provider)
+            self._app.know(provider, value)
             return value
         if source is None:
             return lambda fn: self._provide(fn, lifetime, gives, enter, frame)
@@ -252,6 +254,14 @@ class Container(Infrastructure):
         """See `RequestScope.get_now`."""
         return self.plan(wanted).now(self._asker(scope))
 
+    def lacks(self, scope: RequestScope, wanted: Any) -> bool:
+        """Whether it is something that scopes have, and this one has not. For `inject`."""
+        try:
+            plan = self.plan(wanted)
+        except ProviderError:  # who asks for it is told
+            return False
+        return isinstance(plan, Offered) and not plan.is_there(self._asker(scope))
+
     async def release(self, scope: RequestScope, wanted: Any) -> None:
         """See `RequestScope.release`."""
         asker, plan = self._asker(scope), self.plan(wanted)
@@ -283,10 +293,13 @@ class Container(Infrastructure):
         """
         key = key_of(wanted)
         self._refuse_unknown(key, wanted)
-        token = _override.set(Override(self, _here(), key, fake))
+        override = Override(self, _here(), key, fake)
+        token = _override.set(override)
+        self._app.know(override, fake)
         try:
             yield fake
         finally:
+            del self._app.known[override]
             _override.reset(token)
 
     def _refuse_unknown(self, key: Any, wanted: Any) -> None:

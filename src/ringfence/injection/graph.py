@@ -8,6 +8,7 @@ import attrs
 
 from .compiling import Alias, is_closed
 from .keys import label_of
+from .plans import Perhaps
 
 if TYPE_CHECKING:
     from .compiling import Compiler
@@ -66,6 +67,7 @@ class _Drawing:
 
     def add(self, plan: Plan) -> str:
         """The id of a plan's node, drawn if it is not yet."""
+        plan = plan.offered if isinstance(plan, Perhaps) else plan
         identity: Any = plan.provider or plan
         if identity not in self.ids:
             self.ids[identity] = self._new_id(plan.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from types import FrameType
 from typing import Any, TypeVar, overload
 
@@ -238,28 +238,43 @@ def _is_filled(needs: Needs, kwargs: dict[str, Any]) -> bool:
 async def fill(needs: Needs, kwargs: dict[str, Any]) -> None:
     """Put what is needed among the arguments by name."""
     scope, services = _services_here()
-    for name, key in needs.wanted or needs.pairs():
-        if name not in kwargs:
-            try:
-                kwargs[name] = await services.resolve(scope, key)
-            except MissingProviderError as error:
-                _do_without(needs, name, kwargs, error)
+    for name, key in _asked_for(needs, kwargs, scope, services):
+        try:
+            kwargs[name] = await services.resolve(scope, key)
+        except MissingProviderError as error:
+            _do_without(needs, name, kwargs, error)
 
 
 def fill_now(needs: Needs, kwargs: dict[str, Any]) -> None:
     """The same, without an `await`."""
     scope, services = _services_here()
+    for name, key in _asked_for(needs, kwargs, scope, services):
+        try:
+            kwargs[name] = services.resolve_now(scope, key)
+        except MissingProviderError as error:
+            _do_without(needs, name, kwargs, error)
+
+
+def _asked_for(
+    needs: Needs, kwargs: dict[str, Any], scope: Any, services: Any
+) -> Iterator[tuple[str, Any]]:
+    """Name and key of what is still to be filled; what this scope lacks is done without."""
     for name, key in needs.wanted or needs.pairs():
-        if name not in kwargs:
-            try:
-                kwargs[name] = services.resolve_now(scope, key)
-            except MissingProviderError as error:
-                _do_without(needs, name, kwargs, error)
+        if name in kwargs:
+            continue
+        if needs.may_lack(name) and services.lacks(scope, key):
+            _leave_out(needs, name, kwargs)
+        else:
+            yield name, key
 
 
 def _do_without(needs: Needs, name: str, kwargs: dict[str, Any], error: Any) -> None:
     if len(error.path) > 1 or not needs.may_lack(name):
         raise error
+    _leave_out(needs, name, kwargs)
+
+
+def _leave_out(needs: Needs, name: str, kwargs: dict[str, Any]) -> None:
     if name not in needs.has_default:
         kwargs[name] = None
 

@@ -197,9 +197,9 @@ def _made_once(scope: RequestScope, kind: str, make: Any) -> Any:
     return made
 
 
-offer(Request, _request_of)
-offer(HTTPConnection, _connection_of)
-offer(WebSocket, _websocket_of)
+offer(Request, _request_of, lambda scope: asgi.answers(scope, "http"))
+offer(HTTPConnection, _connection_of, lambda scope: asgi.answers(scope, "http websocket"))
+offer(WebSocket, _websocket_of, lambda scope: asgi.answers(scope, "websocket"))
 
 exception_handlers: dict[Any, Any] = {RingfenceError: answer_error}
 """For `Starlette(exception_handlers={**exception_handlers, ...})`."""
