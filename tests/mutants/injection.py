@@ -744,4 +744,40 @@ MUTANTS: list[Mutant] = [
         "",
         SHARED,
     ),
+    # --- who comes back
+    mutant(
+        "injection: who comes back gets another while theirs is being finalised",
+        "injection/users.py",
+        "                holder.before = self.leaving.get(key)\n",
+        "",
+        USERS,
+    ),
+    mutant(
+        "injection: whose is being finalised is not waited for",
+        "injection/container.py",
+        "            await leaving.wait()\n",
+        "            raise leaving.refusal() from None\n",
+        USERS,
+    ),
+    mutant(
+        "injection: an injected call does not wait for what is being finalised",
+        "injection/tailored.py",
+        "    except Leaving:  # who has an `await` waits\n        return MISSING\n",
+        "    except Leaving as leaving:\n        raise leaving.refusal() from None\n",
+        USERS,
+    ),
+    mutant(
+        "injection: what is being finalised waits for itself",
+        "injection/users.py",
+        "        if _inside.get() is self.holder:\n            raise self.refusal()\n",
+        "",
+        USERS,
+    ),
+    mutant(
+        "injection: who never comes to an end is waited for for ever",
+        "injection/users.py",
+        "self.is_given_up or waiting.cancelled_caught",
+        "False",
+        USERS,
+    ),
 ]

@@ -20,7 +20,7 @@ from .overrides import Override, _here, _override, override_of
 from .pending import MISSING
 from .plans import Offered, Plan
 from .providers import Provider, place_of, provider_of, value_provider
-from .users import Users
+from .users import Leaving, Users
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -222,10 +222,14 @@ class Container(Infrastructure):
             plan = self._plans[wanted] if _here() is None else self.plan(wanted)
         except (KeyError, TypeError):
             plan = self.plan(wanted)
-        if plan.is_plain:
-            return plan.now(asker)
-        value = plan.found(asker)
-        return await plan.later(asker) if value is MISSING else value
+        try:
+            if plan.is_plain:
+                return plan.now(asker)
+            value = plan.found(asker)
+            return await plan.later(asker) if value is MISSING else value
+        except Leaving as leaving:
+            await leaving.wait()
+        return await self.resolve(scope, wanted)
 
     def fill(
         self, scope: RequestScope, wanted: Sequence[tuple[str, Any]], kwargs: dict[str, Any]
@@ -252,7 +256,10 @@ class Container(Infrastructure):
 
     def resolve_now(self, scope: RequestScope, wanted: Any) -> Any:
         """See `RequestScope.get_now`."""
-        return self.plan(wanted).now(self._asker(scope))
+        try:
+            return self.plan(wanted).now(self._asker(scope))
+        except Leaving as leaving:
+            raise leaving.refusal() from None
 
     def lacks(self, scope: RequestScope, wanted: Any) -> bool:
         """Whether it is something that scopes have, and this one has not. For `inject`."""
