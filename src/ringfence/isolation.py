@@ -138,6 +138,10 @@ class Claimant(Infrastructure):
         """Whether what it owns may as well be claimed by `other`."""
         return self.origin is other
 
+    def ends_before(self, other: Claimant) -> bool:
+        """Whether it owns for `other`, which may take over: it may end first."""
+        return False
+
     def is_shared(self, obj: object) -> bool:
         """Whether `obj`, which it claimed as made for itself, was handed on to it by all."""
         return False
@@ -186,6 +190,8 @@ class IsolationRegistry:
         _refuse_unownable(obj)
         with self._lock:
             owner = self.owner_of(obj)
+            if owner is not None and owner.ends_before(claimant):
+                owner = None
             if owner is claimant or (owner is not None and owner.is_kin(claimant)):
                 return obj
             if owner is not None and owner is claimant.origin:

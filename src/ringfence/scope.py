@@ -469,7 +469,8 @@ class RequestScope(Infrastructure):
         """
         self._require_open()
         self.check(obj)
-        if isolation.registry.owner_of(obj) is not None:
+        owner = isolation.registry.owner_of(obj)
+        if owner is not None and not owner.ends_before(self.claimant):
             return obj  # it is ours: else the check had refused it
         isolation.registry.claim(obj, self.claimant, limit=self._settings.max_owned)
         isolation.stamp(obj, self.root)

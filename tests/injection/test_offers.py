@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -20,14 +21,15 @@ from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
-from starlette.testclient import TestClient
-from starlette.websockets import WebSocket
+from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from ringfence import (
     CaptiveProviderError,
     ConfigurationError,
     ContextClosedError,
     Identity,
+    OwnershipError,
     ProviderError,
     Ringfence,
     SessionIsolationError,
@@ -173,6 +175,105 @@ def test_the_websocket_that_is_served() -> None:
 
     with _client(WebSocketRoute("/ws", serve)) as client, client.websocket_connect("/ws") as ws:
         assert ws.receive_text() == "hello alice-1"
+
+
+def _heard_of(serve: Any) -> list[str]:
+    """Connect, and hear what there is to hear until one of both closes."""
+    heard: list[str] = []
+    client = _client(WebSocketRoute("/ws", serve))
+    with client, contextlib.suppress(WebSocketDisconnect), client.websocket_connect("/ws") as ws:
+        while True:
+            heard.append(ws.receive_text())
+    return heard
+
+
+async def _again(how: str, websocket: WebSocket) -> None:
+    """Use it once more, its states set back as if it were open."""
+    websocket.application_state = websocket.client_state = WebSocketState.CONNECTED
+    await (websocket.send_text("again") if how == "send" else websocket.receive())
+
+
+@pytest.mark.parametrize("closes", ["the injected", "the handler's"])
+def test_a_websocket_that_was_closed_stays_closed(closes: str) -> None:
+    states: list[WebSocketState] = []
+
+    async def serve(websocket: WebSocket) -> None:
+        await websocket.accept()
+        injected = await current_scope().get(WebSocket)
+        await injected.send_text("one")
+        await (injected if closes == "the injected" else websocket).close()
+        again = await current_scope().get(WebSocket)
+        states.append(again.application_state)
+        with pytest.raises(RuntimeError, match="close message"):
+            await again.send_text("two")
+        with pytest.raises(ContextClosedError, match="has been closed"):
+            await _again("send", injected)
+        states.append(injected.application_state)
+
+    assert _heard_of(serve) == ["one"]
+    assert states == [WebSocketState.DISCONNECTED, WebSocketState.CONNECTED]
+
+
+def test_a_websocket_whose_client_has_left_hears_nothing_more() -> None:
+    seen: list[Any] = []
+
+    async def serve(websocket: WebSocket) -> None:
+        await websocket.accept()
+        injected = await current_scope().get(WebSocket)
+        seen.append((await websocket.receive())["type"])
+        seen.append((await current_scope().get(WebSocket)).client_state)
+        with pytest.raises(ContextClosedError, match="has been closed"):
+            await _again("receive", injected)
+        seen.append("refused")
+
+    with _client(WebSocketRoute("/ws", serve)) as client, client.websocket_connect("/ws"):
+        pass
+    assert seen == ["websocket.disconnect", WebSocketState.DISCONNECTED, "refused"]
+
+
+def test_a_websocket_that_was_denied_is_not_taken_for_an_open_one() -> None:
+    states: list[WebSocketState] = []
+
+    async def serve(websocket: WebSocket) -> None:
+        injected = await current_scope().get(WebSocket)
+        await websocket.send_denial_response(PlainTextResponse("no", 418))
+        states.append((await current_scope().get(WebSocket)).application_state)
+        with pytest.raises(RuntimeError):
+            await injected.send_text("hello")
+
+    with _client(WebSocketRoute("/ws", serve)) as client:
+        with pytest.raises(WebSocketDenialResponse):
+            client.websocket_connect("/ws").__enter__()
+    assert states == [WebSocketState.CONNECTING]
+
+
+async def test_a_connection_that_was_kept_is_refused_in_another_request_and_after_its_own() -> None:
+    kept: list[Any] = []
+    container = Container()
+    fence = Ringfence(services=container)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        kept.append(await current_scope().get(Request if scope["type"] == "http" else WebSocket))
+        async with fence.user_context("bob-22"):
+            with pytest.raises(OwnershipError):
+                await kept[-1].receive()
+
+    async def receive() -> Any:
+        raise AssertionError("it must not be asked")
+
+    async def send(message: Any) -> None: ...
+
+    middleware = UserContextMiddleware(app, fence=fence, identify=identify)
+    headers = [(b"x-user", b"alice-1")]
+    for kind in ("http", "websocket"):
+        scope = {"type": kind, "method": "GET", "path": "/", "headers": headers}
+        await middleware(scope, receive, send)
+    async with fence.user_context("bob-22"):
+        with pytest.raises(ContextClosedError):
+            await kept[0].body()
+        for how in ("send", "receive"):
+            with pytest.raises(ContextClosedError):
+                await _again(how, kept[1])
 
 
 async def test_a_scope_of_ones_own_answers_nothing() -> None:

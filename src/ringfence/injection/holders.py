@@ -282,6 +282,11 @@ class ScopeHolder(_Extras, Holder):
             return other.scope._root is self.scope._root
         return other is self.scope.root._more().claimant or other.admits(self.scope)
 
+    def ends_before(self, other: Claimant) -> bool:
+        """See `Claimant`: a child ends before its root, and an object may be released."""
+        extras = self.scope.root._extras
+        return extras is not None and other is extras.claimant
+
     def of_root(self) -> ScopeHolder:
         """The holder of the root."""
         root = self.scope._root
