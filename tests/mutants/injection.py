@@ -829,4 +829,11 @@ MUTANTS: list[Mutant] = [
         "    if exchange.is_started and made",
         OFFERS,
     ),
+    mutant(
+        "injection: what is not async may promise what needs an await",
+        "injection/injecting.py",
+        "            if not (self.is_async or plan.is_plain):\n",
+        "            if False:\n",
+        COMPILING,
+    ),
 ]

@@ -167,8 +167,9 @@ class Container(Infrastructure):
         """
         Refuse a graph that could not provide everything that it promises.
 
-        Opening the fence does that too. Functions that `@inject` was put on can be named, to have
-        what they ask for checked as well.
+        Opening the fence does that too. Functions and classes that `@inject` was put on can be
+        named, to have what they ask for checked as well: what is not async may ask for nothing
+        that needs an `await` to be made, though at a call it may be there already.
 
         Raises:
             MissingProviderError, ProviderCycleError, CaptiveProviderError,
@@ -176,7 +177,8 @@ class Container(Infrastructure):
         """
         compiler = self.compiler
         for function in functions:
-            needs = getattr(function, "__ringfence_needs__", None)
+            called = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
+            needs = getattr(called, "__ringfence_needs__", None)
             if needs is None:
                 raise ConfigurationError(
                     f"`{getattr(function, '__qualname__', function)}` has nothing injected.",

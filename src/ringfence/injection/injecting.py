@@ -7,15 +7,18 @@ import inspect
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from types import FrameType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..current import current_scope
-from ..errors import ConfigurationError, MissingProviderError
+from ..errors import ConfigurationError, MissingProviderError, UnreachableProviderError
 from ..state import _get
 from .compiling import Compiler
 from .keys import is_injected, key_of, without_none
 from .signatures import Namespace, Unresolved, function_of, resolve, signature_of
 from .tailored import tailored
+
+if TYPE_CHECKING:
+    from .plans import Plan
 
 __all__ = ["inject"]
 
@@ -95,6 +98,7 @@ class Needs:
 
     def __init__(self, target: Any, frame: FrameType, namespace: Namespace | None = None) -> None:
         self.name = getattr(target, "__qualname__", type(target).__qualname__)
+        self.is_async = _is_async(target)
         self.signature = signature_of(target)
         self._namespace: Namespace | None = namespace or Namespace(target, frame)
         self._annotations: dict[str, Any] = {}
@@ -164,10 +168,22 @@ class Needs:
         """Refuse what could not be provided."""
         for name, key in self.pairs():
             try:
-                compiler.plan(key)
+                plan = compiler.plan(key)
             except MissingProviderError as error:
                 if len(error.path) > 1 or not self.may_lack(name):
                     raise
+                continue
+            if not (self.is_async or plan.is_plain):
+                raise self._unreachable(name, plan)
+
+    def _unreachable(self, name: str, plan: Plan) -> UnreachableProviderError:
+        return UnreachableProviderError(
+            f"`{self.name}` is not async, and asks as `{name}` for a `{plan.name}`, which needs an "
+            "`await` to be made.",
+            "Write it as `async def`; or leave it out here, if something async has always asked "
+            "for that before.",
+            path=(self.name, plan.name),
+        )
 
     def may_lack(self, name: str) -> bool:
         """Whether the callable does without it."""
@@ -195,6 +211,11 @@ class Needs:
         wrapper.__annotations__ = {k: v for k, v in shown.items() if k not in hidden}
         wrapper.__ringfence_needs__ = self
         return wrapper
+
+
+def _is_async(target: Any) -> bool:
+    function = function_of(target)
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 def _is_marked(annotation: Any) -> bool:
