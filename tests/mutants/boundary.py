@@ -739,8 +739,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "4: a sync route takes a session into a thread, in an object",
         "integrations/fastapi.py",
-        "(part.call is scoped_session or _hands_session_to_thread(part))",
-        "part.call is scoped_session",
+        "(_gives_session(part.call) or _hands_session_to_thread(part))",
+        "_gives_session(part.call)",
         f"{FASTAPI}::test_a_sync_route_may_not_ask_for_a_session",
     ),
     mutant(

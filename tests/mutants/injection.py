@@ -15,6 +15,7 @@ TAILORED = "tests/injection/test_tailored.py"
 OFFERS = "tests/injection/test_offers.py"
 THREADS = "tests/injection/test_threads.py"
 SHARED = "tests/injection/test_shared.py"
+BRIDGES = "tests/injection/test_bridges.py"
 
 MUTANTS: list[Mutant] = [
     # --- lifetimes
@@ -835,5 +836,27 @@ MUTANTS: list[Mutant] = [
         "            if not (self.is_async or plan.is_plain):\n",
         "            if False:\n",
         COMPILING,
+    ),
+    mutant(
+        "injection: a sync route that gets a session is not noticed at start",
+        "fence.py",
+        "        refuse_unfit(app)\n",
+        "",
+        BRIDGES,
+    ),
+    mutant(
+        "injection: included and mounted routes are not looked at before they serve",
+        "integrations/fastapi.py",
+        '        _refuse_sessions_in_threads(getattr(route, "original_router", route))\n',
+        "",
+        BRIDGES,
+    ),
+    mutant(
+        "injection: a sync route gets its session without a word, where nobody looked at start",
+        "integrations/fastapi.py",
+        "    async def give_session(connection: HTTPConnection) -> Any:\n"
+        '        _refuse_session_in_thread(connection.scope.get("route"))\n',
+        "    async def give_session(connection: HTTPConnection) -> Any:\n",
+        BRIDGES,
     ),
 ]
