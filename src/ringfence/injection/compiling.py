@@ -156,7 +156,8 @@ class Compiler:
         if not entries:
             return None
         step = Asking(label_of(key), "every implementation", key, None)
-        return Listed(key, label_of(key), [self._plan_of(each, [*path, step]) for each in entries])
+        plans = [self._plan_of(each, [*path, step]) for each in entries]
+        return Listed(key, label_of(key), item, plans)
 
     def _generic(self, key: Any, path: list[Asking]) -> Plan:
         """Of `Repository[User]`, by the provider of `Repository[T]`."""

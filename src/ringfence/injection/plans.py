@@ -144,9 +144,9 @@ class Perhaps(Plan):
 class Listed(Plan):
     """Every implementation of a type, in the order of registration."""
 
-    def __init__(self, key: Any, name: str, plans: list[Plan]) -> None:
+    def __init__(self, key: Any, name: str, item: Any, plans: list[Plan]) -> None:
         super().__init__(key, name)
-        self.parts = tuple((None, plan.key, plan) for plan in plans)
+        self.parts = tuple((None, item, plan) for plan in plans)
         self.rank = min(plan.rank for plan in plans)
         self.is_plain = all(plan.is_plain for plan in plans)
 
