@@ -18,7 +18,7 @@ SOURCE = Path(ringfence.__file__).parent
 LAYERS: dict[float, str] = {
     0: "counters errors identifiers identity protocols settings",
     1: "checks closing context copies drafts finalisers generators isolation offers records "
-    "refusals scope state tasks",
+    "refusals scope starting state tasks",
     2: "concurrency current fence ownership shutdown streaming __init__",
     3.0: "injection",
     3.1: "audit",

@@ -27,6 +27,7 @@ from .refusals import draining
 from .scope import RequestScope
 from .settings import Settings, default_settings
 from .shutdown import DrainReport, drain
+from .starting import refuse_unfit
 from .tasks import Job, is_cancellation, is_on_trio
 
 if TYPE_CHECKING:
@@ -193,7 +194,11 @@ class Ringfence(Infrastructure):
         Open the fence while the application serves; an ASGI lifespan.
 
         Nests in one of your own: `async with fence.lifespan(app): ...`.
+
+        Raises:
+            ConfigurationError: an integration sees that part of the application cannot work.
         """
+        refuse_unfit(app)
         async with self:
             yield
 

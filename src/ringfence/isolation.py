@@ -80,6 +80,11 @@ def clear_shared_object_registry() -> None:
     _shared.clear()
 
 
+def is_registered_as_shared(obj: object) -> bool:
+    """Whether `obj` was declared to belong to the process."""
+    return id(obj) in _shared
+
+
 def refuse_shared(obj: object, field: str) -> None:
     """Raise `SharedObjectError` if `obj` was registered as shared."""
     if _shared and id(obj) in _shared:
@@ -133,6 +138,14 @@ class Claimant(Infrastructure):
         """Whether what it owns may as well be claimed by `other`."""
         return self.origin is other
 
+    def ends_before(self, other: Claimant) -> bool:
+        """Whether it owns for `other`, which may take over: it may end first."""
+        return False
+
+    def is_shared(self, obj: object) -> bool:
+        """Whether `obj`, which it claimed as made for itself, was handed on to it by all."""
+        return False
+
     def is_here(self) -> bool:
         """Whether the current context, in which no scope is open, is its own."""
         return False
@@ -177,6 +190,8 @@ class IsolationRegistry:
         _refuse_unownable(obj)
         with self._lock:
             owner = self.owner_of(obj)
+            if owner is not None and owner.ends_before(claimant):
+                owner = None
             if owner is claimant or (owner is not None and owner.is_kin(claimant)):
                 return obj
             if owner is not None and owner is claimant.origin:
@@ -209,7 +224,9 @@ class IsolationRegistry:
         if entry[1] is claimant:
             return
         owner, own = entry[1](), claimant()
-        if owner is not None and own is not None and owner is not own and not own.is_kin(owner):
+        if owner is None or own is None or owner is own or own.is_kin(owner):
+            return
+        if not own.is_shared(obj):
             raise foreign_object(obj, owner.request_id, own.request_id)
 
     def disown(self, obj: object, claimant: object) -> None:

@@ -69,6 +69,10 @@ class Resolver(Protocol):
         """Put what is there already among the arguments, by name; whether that is all."""
         ...
 
+    def lacks(self, scope: RequestScope, wanted: Any) -> bool:
+        """Whether it is something that scopes have, and this one has not."""
+        ...
+
     async def release(self, scope: RequestScope, wanted: Any) -> None:
         """Finalise that object of this scope before its turn."""
 

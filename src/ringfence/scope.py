@@ -469,7 +469,8 @@ class RequestScope(Infrastructure):
         """
         self._require_open()
         self.check(obj)
-        if isolation.registry.owner_of(obj) is not None:
+        owner = isolation.registry.owner_of(obj)
+        if owner is not None and not owner.ends_before(self.claimant):
             return obj  # it is ours: else the check had refused it
         isolation.registry.claim(obj, self.claimant, limit=self._settings.max_owned)
         isolation.stamp(obj, self.root)
@@ -489,7 +490,7 @@ class RequestScope(Infrastructure):
             check_owner(obj, owner, self)
         claimant = isolation.registry.owner_of(obj)
         if claimant is not None and claimant is not self.root._more().claimant:
-            if claimant.admits(self):
+            if claimant.admits(self) or claimant.is_shared(obj):
                 return obj
             raise isolation.foreign_object(obj, claimant.request_id, self.request_id)
         return obj

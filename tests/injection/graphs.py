@@ -19,7 +19,7 @@ SMALL = ProviderGraph(
         Node("Source", "Source", "app", "alias", "/srv/app.py:9"),
     ),
     tuple(
-        Edge(*pair.split(">"))
+        Edge(*pair.split(">"), is_alias=pair.startswith("Source"))
         for pair in "Shop>Orders Shop>Pool Orders>Memory Memory>Identity Memory>Pool Pool>Part "
         "Source>Pool Orders>Pool#2".split()
     ),

@@ -10,12 +10,15 @@ import anyio
 import dishka
 import pytest
 import svcs
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.middleware import Middleware
+from fastapi.testclient import TestClient
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from ringfence import Ringfence, UserExecutionContext, current_scope
+from ringfence import ConfigurationError, Ringfence, UserExecutionContext, current_scope
 from ringfence.injection import Container, Lifetime
 from ringfence.integrations.fastapi import UserContextMiddleware, from_container
+from ringfence.integrations.sqlalchemy import Database
 
 from ..integrations.asgi_driver import identify, ok
 
@@ -84,6 +87,62 @@ async def test_fastapi_asks_the_container(anyio_backend: Any) -> None:
         "parameters" in path["get"] or "requestBody" in path["get"]
         for path in app.openapi()["paths"].values()
     )
+
+
+class OwnSession(AsyncSession):
+    pass
+
+
+def sync_route(session: Annotated[AsyncSession, from_container(AsyncSession)]) -> None: ...
+
+
+def of_ones_own(session: Annotated[OwnSession, from_container(OwnSession)]) -> None: ...
+
+
+def made_of(session: Annotated[AsyncSession, from_container(AsyncSession)]) -> str:
+    return type(session).__name__
+
+
+def indirectly(made: Annotated[str, Depends(made_of)]) -> None: ...
+
+
+async def async_route(made: Annotated[str, Depends(made_of)]) -> str:
+    return made
+
+
+def _with_route(route: Any, how: str, fence: Ringfence) -> FastAPI:
+    identified = Middleware(UserContextMiddleware, fence=fence, identify=identify)
+    app = FastAPI(middleware=[identified], lifespan=fence.lifespan)
+    inner: Any = {"included": APIRouter(), "mounted": FastAPI()}.get(how, app)
+    inner.get("/")(route)
+    if how == "included":
+        app.include_router(inner, prefix="/inner")
+    elif how == "mounted":
+        app.mount("/inner", inner)
+    return app
+
+
+@pytest.mark.parametrize("how", ["itself", "included", "mounted"])
+@pytest.mark.parametrize("route", [sync_route, of_ones_own, indirectly])
+def test_a_session_in_a_sync_route_is_refused_at_start(route: Any, how: str) -> None:
+    app = _with_route(route, how, Ringfence(services=Container()))
+    with pytest.raises(ConfigurationError, match=f"`{route.__name__}` asks for a session"):
+        TestClient(app).__enter__()
+
+
+def test_it_is_refused_by_its_first_request_where_no_lifespan_began(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = _with_route(sync_route, "itself", Ringfence(services=Container()))
+    assert TestClient(app, headers={"x-user": "alice-1"}).get("/").status_code == 500
+    assert "`sync_route` asks for a session" in caplog.text
+
+
+def test_an_async_route_gets_its_session() -> None:
+    database = Database(async_sessionmaker(class_=OwnSession))
+    app = _with_route(async_route, "itself", Ringfence(services=Container(), database=database))
+    with TestClient(app, headers={"x-user": "alice-1"}) as client:
+        assert client.get("/").json() == "OwnSession"
 
 
 # --- dishka -----------------------------------------------------------------------------------

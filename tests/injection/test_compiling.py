@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Annotated, Any, TypeVar
 
 import pytest
@@ -16,6 +16,7 @@ from ringfence import (
     ProviderCycleError,
     RequestScope,
     Ringfence,
+    UnreachableProviderError,
     UserExecutionContext,
     current_scope,
 )
@@ -284,6 +285,60 @@ def test_what_functions_ask_for_is_checked_if_they_are_named(container: Containe
         container.check(good, bad)
     with pytest.raises(ConfigurationError, match="nothing injected"):
         container.check(len)
+
+
+async def connect() -> int:
+    return 1
+
+
+def described(number: int) -> str:
+    return str(number)
+
+
+@inject
+def plain(query: str, number: Injected[int]) -> None: ...
+
+
+@inject
+def plain_generator(number: Injected[int]) -> Iterator[int]:
+    yield number
+
+
+@inject
+class Asking:
+    def __init__(self, number: Injected[int]) -> None: ...
+
+    @inject
+    def method(self, text: Injected[str]) -> None: ...
+
+
+@pytest.mark.parametrize("function", [plain, plain_generator, Asking, Asking.method])
+def test_what_is_not_async_may_not_ask_for_what_needs_an_await(function: Any) -> None:
+    container = Container()
+    container.provide(connect)
+    container.provide(described)
+    with pytest.raises(UnreachableProviderError, match="is not async") as caught:
+        container.check(function)
+    assert caught.value.path[0].startswith(function.__qualname__)
+
+
+def test_what_is_async_may_and_so_may_all_ask_for_what_needs_none() -> None:
+    @inject
+    async def task(number: Injected[int]) -> None: ...
+
+    @inject
+    async def stream(number: Injected[int]) -> AsyncIterator[int]:
+        yield number
+
+    @inject
+    def lucky(missing: Injected[bytes | None]) -> None: ...
+
+    container = Container()
+    container.provide(connect)
+    container.check(task, stream, lucky)
+    other = Container()
+    other.provide(value=1)
+    other.check(plain, plain_generator, Asking)
 
 
 async def test_many_ways_to_one_object_are_not_walked_one_by_one() -> None:

@@ -58,7 +58,7 @@ def test_its_nodes_and_edges() -> None:
         Edge("Repository", "Pool"),
         Edge("Pool", "Address"),
         Edge("Repository", "UserExecutionContext"),
-        Edge("Reading", "Repository"),
+        Edge("Reading", "Repository", is_alias=True),
     }
     places = {node.name: node.place for node in graph.nodes}
     assert places["UserExecutionContext"] == ""
@@ -80,3 +80,40 @@ def test_several_of_a_type_are_told_apart() -> None:
     assert [node.id for node in graph.nodes] == ["Pool", "Pool#2", "Choir", "list[Pool]"]
     assert Edge("list[Pool]", "Pool#2") in graph.edges
     assert Edge("Choir", "list[Pool]") in graph.edges
+
+
+def test_who_asks_for_an_alias_is_drawn_as_asking_for_it() -> None:
+    class Reader:
+        def __init__(self, reading: Reading) -> None: ...
+
+    class Readers:
+        def __init__(self, readings: list[Reading]) -> None: ...
+
+    container = Container()
+    container.provide(Reader)
+    container.provide(Readers)
+    container.alias(Reading, Address)
+    container.alias(Address, Pool)
+    container.provide(Pool)
+    assert set(container.graph().edges) == {
+        Edge("Reader", "Reading"),
+        Edge("Readers", "list[Reading]"),
+        Edge("list[Reading]", "Reading"),
+        Edge("Reading", "Address", is_alias=True),
+        Edge("Address", "Pool", is_alias=True),
+    }
+
+
+def test_of_several_aliases_of_one_name_each_is_drawn() -> None:
+    class Readers:
+        def __init__(self, readings: list[Reading]) -> None: ...
+
+    container = Container()
+    container.provide(Readers)
+    container.alias(Reading, Address)
+    container.alias(Reading, Pool)
+    container.provide(Address)
+    container.provide(Pool)
+    edges = set(container.graph().edges)
+    assert {Edge("list[Reading]", "Reading"), Edge("list[Reading]", "Reading#2")} <= edges
+    assert Edge("Reading#2", "Pool", is_alias=True) in edges

@@ -522,8 +522,39 @@ async def test_a_childs_object_is_its_trees_until_the_child_ends() -> None:
     async with fence.user_context("alice-1"):
         async with child_context("tool"):
             a = await current_scope().get(A)
-            assert current_scope().root.check is not None
-        assert current_scope().check(a) is a  # nobody's any more
+            async with fence.user_context("bob-22"):
+                with pytest.raises(OwnershipError):
+                    current_scope().check(a)
+        async with fence.user_context("bob-22"):
+            assert current_scope().check(a) is a  # nobody's any more
+
+
+async def test_a_childs_object_that_is_owned_is_its_trees_until_the_root_ends() -> None:
+    container = Container()
+    container.provide(A, lifetime=Lifetime.OPERATION)
+    fence = Ringfence(services=container)
+    async with fence.user_context("alice-1"):
+        async with child_context("tool"):
+            a = current_scope().own(await current_scope().get(A))
+            assert current_scope().own(a) is a
+        assert current_scope().check(a) is a
+        async with fence.user_context("bob-22"):
+            with pytest.raises(OwnershipError):
+                current_scope().check(a)
+    async with fence.user_context("bob-22"):
+        assert current_scope().check(a) is a
+
+
+async def test_what_is_owned_and_released_is_its_trees_until_the_root_ends() -> None:
+    container = Container()
+    container.provide(A)
+    fence = Ringfence(services=container)
+    async with fence.user_context("alice-1"):
+        a = current_scope().own(await current_scope().get(A))
+        await current_scope().release(A)
+        async with fence.user_context("bob-22"):
+            with pytest.raises(OwnershipError):
+                current_scope().check(a)
 
 
 async def test_a_factory_that_gives_two_requests_one_object_is_refused() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,17 +21,19 @@ from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
-from starlette.testclient import TestClient
-from starlette.websockets import WebSocket
+from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from ringfence import (
     CaptiveProviderError,
     ConfigurationError,
     ContextClosedError,
     Identity,
+    OwnershipError,
     ProviderError,
     Ringfence,
     SessionIsolationError,
+    UserExecutionContext,
     child_context,
     current_context,
     current_scope,
@@ -172,6 +177,105 @@ def test_the_websocket_that_is_served() -> None:
         assert ws.receive_text() == "hello alice-1"
 
 
+def _heard_of(serve: Any) -> list[str]:
+    """Connect, and hear what there is to hear until one of both closes."""
+    heard: list[str] = []
+    client = _client(WebSocketRoute("/ws", serve))
+    with client, contextlib.suppress(WebSocketDisconnect), client.websocket_connect("/ws") as ws:
+        while True:
+            heard.append(ws.receive_text())
+    return heard
+
+
+async def _again(how: str, websocket: WebSocket) -> None:
+    """Use it once more, its states set back as if it were open."""
+    websocket.application_state = websocket.client_state = WebSocketState.CONNECTED
+    await (websocket.send_text("again") if how == "send" else websocket.receive())
+
+
+@pytest.mark.parametrize("closes", ["the injected", "the handler's"])
+def test_a_websocket_that_was_closed_stays_closed(closes: str) -> None:
+    states: list[WebSocketState] = []
+
+    async def serve(websocket: WebSocket) -> None:
+        await websocket.accept()
+        injected = await current_scope().get(WebSocket)
+        await injected.send_text("one")
+        await (injected if closes == "the injected" else websocket).close()
+        again = await current_scope().get(WebSocket)
+        states.append(again.application_state)
+        with pytest.raises(RuntimeError, match="close message"):
+            await again.send_text("two")
+        with pytest.raises(ContextClosedError, match="has been closed"):
+            await _again("send", injected)
+        states.append(injected.application_state)
+
+    assert _heard_of(serve) == ["one"]
+    assert states == [WebSocketState.DISCONNECTED, WebSocketState.CONNECTED]
+
+
+def test_a_websocket_whose_client_has_left_hears_nothing_more() -> None:
+    seen: list[Any] = []
+
+    async def serve(websocket: WebSocket) -> None:
+        await websocket.accept()
+        injected = await current_scope().get(WebSocket)
+        seen.append((await websocket.receive())["type"])
+        seen.append((await current_scope().get(WebSocket)).client_state)
+        with pytest.raises(ContextClosedError, match="has been closed"):
+            await _again("receive", injected)
+        seen.append("refused")
+
+    with _client(WebSocketRoute("/ws", serve)) as client, client.websocket_connect("/ws"):
+        pass
+    assert seen == ["websocket.disconnect", WebSocketState.DISCONNECTED, "refused"]
+
+
+def test_a_websocket_that_was_denied_is_not_taken_for_an_open_one() -> None:
+    states: list[WebSocketState] = []
+
+    async def serve(websocket: WebSocket) -> None:
+        injected = await current_scope().get(WebSocket)
+        await websocket.send_denial_response(PlainTextResponse("no", 418))
+        states.append((await current_scope().get(WebSocket)).application_state)
+        with pytest.raises(RuntimeError):
+            await injected.send_text("hello")
+
+    with _client(WebSocketRoute("/ws", serve)) as client:
+        with pytest.raises(WebSocketDenialResponse):
+            client.websocket_connect("/ws").__enter__()
+    assert states == [WebSocketState.CONNECTING]
+
+
+async def test_a_connection_that_was_kept_is_refused_in_another_request_and_after_its_own() -> None:
+    kept: list[Any] = []
+    container = Container()
+    fence = Ringfence(services=container)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        kept.append(await current_scope().get(Request if scope["type"] == "http" else WebSocket))
+        async with fence.user_context("bob-22"):
+            with pytest.raises(OwnershipError):
+                await kept[-1].receive()
+
+    async def receive() -> Any:
+        raise AssertionError("it must not be asked")
+
+    async def send(message: Any) -> None: ...
+
+    middleware = UserContextMiddleware(app, fence=fence, identify=identify)
+    headers = [(b"x-user", b"alice-1")]
+    for kind in ("http", "websocket"):
+        scope = {"type": kind, "method": "GET", "path": "/", "headers": headers}
+        await middleware(scope, receive, send)
+    async with fence.user_context("bob-22"):
+        with pytest.raises(ContextClosedError):
+            await kept[0].body()
+        for how in ("send", "receive"):
+            with pytest.raises(ContextClosedError):
+                await _again(how, kept[1])
+
+
 async def test_a_scope_of_ones_own_answers_nothing() -> None:
     container = Container()
     container.provide(Agent)
@@ -199,3 +303,123 @@ async def test_an_ended_request_keeps_no_connection() -> None:
     await UserContextMiddleware(app, fence=fence, identify=identify)(scope, receive, send)
     assert kept[0].state == "closed"
     assert kept[0]._extras.connection is None
+
+
+# --- who does without -------------------------------------------------------------------------
+
+
+class Perhaps:
+    def __init__(
+        self,
+        request: Request | None,
+        websocket: WebSocket | None,
+        session: AsyncSession | None,
+        ctx: UserExecutionContext | None,
+        identity: Identity | None,
+        connection: HTTPConnection = "none",  # type: ignore[assignment]
+    ) -> None:
+        self.wishes = (request, websocket, session, ctx, identity, connection)
+
+
+@inject
+async def wishes_of_a_call(
+    request: Injected[Request | None],
+    websocket: Injected[WebSocket | None],
+    session: Injected[AsyncSession | None],
+    ctx: Injected[UserExecutionContext | None],
+    identity: Injected[Identity | None],
+    connection: Injected[HTTPConnection] = "none",  # type: ignore[assignment]
+) -> tuple[object, ...]:
+    return (request, websocket, session, ctx, identity, connection)
+
+
+@inject
+def wishes_of_a_plain_call(
+    request: Injected[Request | None], ctx: Injected[UserExecutionContext | None]
+) -> tuple[object, ...]:
+    return request, ctx
+
+
+async def _wishes() -> tuple[object, ...]:
+    wishes = (await current_scope().get(Perhaps)).wishes
+    assert await wishes_of_a_call() == wishes
+    assert wishes_of_a_plain_call() == (wishes[0], wishes[3])
+    return wishes
+
+
+async def test_what_a_scope_has_not_is_none_or_the_default() -> None:
+    container = Container()
+    container.provide(Perhaps)
+    fence = Ringfence(services=container)
+    async with fence.user_context("alice-1") as ctx:
+        identity = Identity("alice-1")
+        assert await _wishes() == (None, None, None, ctx, identity, "none")
+    async with fence.nobody():
+        assert await _wishes() == (None, None, None, None, None, "none")
+
+
+async def test_what_a_scope_has_is_given_though_it_may_be_missing(fence: Ringfence) -> None:
+    @inject
+    async def session_here(session: Injected[AsyncSession | None]) -> AsyncSession | None:
+        return session
+
+    async with fence.user_context("alice-1") as ctx:
+        assert await session_here() is ctx.db_session
+
+
+def test_a_wish_for_the_connection_that_is_answered() -> None:
+    async def route(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(" ".join(type(wish).__name__ for wish in await _wishes()))
+
+    container = Container()
+    container.provide(Perhaps)
+    fence = Ringfence(services=container)
+    app = Starlette(
+        routes=[Route("/", route)],
+        middleware=[Middleware(UserContextMiddleware, fence=fence, identify=identify)],
+    )
+    with TestClient(app, headers={"x-user": "alice-1"}) as client:
+        answer = client.get("/").text
+    assert answer == "Request NoneType NoneType UserExecutionContext Identity HTTPConnection"
+
+
+UNIMPORTED = """
+import asyncio, sys
+from starlette.requests import Request
+from starlette.websockets import WebSocket
+from sqlalchemy.ext.asyncio import AsyncSession
+from ringfence import Identity, Ringfence, current_scope, user_context
+from ringfence.injection import Container
+from ringfence.integrations.asgi import UserContextMiddleware
+
+class Wishes:
+    def __init__(self, r: Request | None, w: WebSocket | None, s: AsyncSession | None) -> None:
+        self.names = [type(wish).__name__ for wish in (r, w, s)]
+
+async def app(scope, receive, send):
+    print(*(await current_scope().get(Wishes)).names)
+
+async def main():
+    container = Container()
+    container.provide(Wishes)
+    fence = Ringfence(services=container)
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    ends = asyncio.Event().wait, asyncio.sleep
+    await UserContextMiddleware(app, fence=fence, identify=lambda _: Identity("a-1"))(scope, *ends)
+    async with user_context("a-1", db_session=AsyncSession(), fence=fence):
+        await app({}, *ends)
+
+for name in ("starlette", "sqlalchemy"):
+    assert f"ringfence.integrations.{name}" not in sys.modules
+asyncio.run(main())
+"""
+
+
+def test_what_is_offered_does_not_depend_on_what_was_imported() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", UNIMPORTED], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout.splitlines(), done.stderr) == (
+        ["Request NoneType NoneType", "NoneType NoneType AsyncSession"],
+        "",
+    )

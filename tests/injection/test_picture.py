@@ -63,3 +63,13 @@ def test_an_arrow_ends_where_the_box_begins(pair: str, goes_right: bool) -> None
     box = {key: float(boxes[target].get(key)) for key in ("x", "y", "width", "height")}  # type: ignore[union-attr, arg-type]
     assert x == pytest.approx(box["x"] if goes_right else box["x"] + box["width"], abs=1)
     assert y == pytest.approx(box["y"] + box["height"] / 2, abs=1)
+
+
+def test_the_line_of_an_alias_is_broken_and_no_other() -> None:
+    root = ET.fromstring(as_svg(SMALL))
+    broken = [
+        g.findtext(f"{SVG}title")
+        for g in root.iter(f"{SVG}g")
+        if g.get("id") is None and g.find(f"{SVG}path").get("stroke-dasharray")  # type: ignore[union-attr]
+    ]
+    assert broken == ["Source is another name of Pool"]

@@ -10,18 +10,21 @@ import pytest
 
 from ringfence import (
     ContextClosedError,
+    DrainingError,
     Identity,
     NoContextError,
     OwnershipError,
     Ringfence,
     ScopeCloseError,
+    Settings,
+    UnreachableProviderError,
     child_context,
     counters,
     current_scope,
     owned,
     run_as,
 )
-from ringfence.injection import Container, Lifetime
+from ringfence.injection import Container, Injected, Lifetime, inject
 from ringfence.isolation import registry
 
 
@@ -312,6 +315,172 @@ async def task_group_of(fence: Ringfence, users: list[str]) -> AsyncIterator[Non
         for user in users:
             tasks.start_soon(_memory_of, fence, user)
         yield
+
+
+# --- who comes back while what was kept is being closed -----------------------------------------
+
+
+class Counted:
+    """How many there are of one user's, and how many there have been."""
+
+    there = made = 0
+
+    def container(self) -> Container:
+        async def memory(identity: Identity) -> AsyncIterator[Memory]:
+            self.made += 1
+            self.there += 1
+            assert self.there == 1
+            yield Memory(identity)
+            await anyio.sleep(0.05)
+            self.there -= 1
+
+        container = Container(max_users=0)
+        container.provide(memory, lifetime=Lifetime.USER)
+        container.provide(Plain, lifetime=Lifetime.USER)
+        container.provide(OfRequest)
+        return container
+
+
+class Plain:
+    def __init__(self, identity: Identity) -> None: ...
+
+
+class OfRequest:
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+
+
+@inject
+async def memory_of_a_call(memory: Injected[Memory]) -> Memory:
+    return memory
+
+
+async def _left(fence: Ringfence) -> None:
+    """A user's request is over, and what was kept is being finalised."""
+    async with fence.user_context("alice-1"):
+        await current_scope().get(Memory)
+        await current_scope().get(Plain)
+    await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize("wanted", [Memory, OfRequest, memory_of_a_call])
+async def test_who_comes_back_waits_for_what_is_being_finalised(wanted: object) -> None:
+    counted = Counted()
+
+    async def serve() -> None:
+        async with fence.user_context("alice-1"):
+            if wanted is memory_of_a_call:
+                await memory_of_a_call()
+            else:
+                await current_scope().get(wanted)  # type: ignore[arg-type]
+            assert counted.there == 1
+            await anyio.sleep(0.01)
+
+    async with Ringfence(services=counted.container()) as fence:
+        await _left(fence)
+        assert counted.there == 1
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(serve)
+        assert counted.made == 2
+    assert counted.there == 0
+    assert counters.value("refused.RF606") == 0
+
+
+async def test_another_user_does_not_wait() -> None:
+    async with Ringfence(services=Journal().container(max_users=0)) as fence:
+        await _memory_of(fence, "alice-1")
+        alice = fence.services._app.users.leaving  # type: ignore[union-attr]
+        await _memory_of(fence, "bob-22")
+        assert ("alice-1", None) in alice
+
+
+async def test_what_has_no_clean_up_waits_for_the_others_of_its_user() -> None:
+    counted = Counted()
+    async with Ringfence(services=counted.container()) as fence:
+        await _left(fence)
+        async with fence.user_context("alice-1"):
+            await current_scope().get(Plain)
+            assert counted.there == 0
+
+
+async def test_a_call_that_was_made_before_waits_too() -> None:
+    @inject
+    async def plain(plain: Injected[Plain], request: Injected[OfPlain]) -> Plain:
+        return plain
+
+    counted = Counted()
+    container = counted.container()
+    container.provide(OfPlain, lifetime=Lifetime.OPERATION)
+    container.provide(Unrelated)
+    async with Ringfence(services=container) as fence:
+        async with fence.user_context("alice-1"):
+            for _ in range(2):
+                await plain()
+        await _left(fence)
+        async with fence.user_context("alice-1"):
+            await current_scope().get(Unrelated)
+            await plain()
+            assert counted.there == 0
+
+
+class OfPlain:
+    def __init__(self, plain: Plain) -> None: ...
+
+
+class Unrelated:
+    pass
+
+
+async def test_what_cannot_wait_is_told_so() -> None:
+    @inject
+    def plain(plain: Injected[Plain]) -> Plain:
+        return plain
+
+    async with Ringfence(services=Counted().container()) as fence:
+        await _left(fence)
+        async with fence.user_context("alice-1"):
+            for ask in (lambda: current_scope().get_now(Plain), plain):
+                with pytest.raises(UnreachableProviderError, match="being finalised"):
+                    ask()
+            there = await current_scope().get(Plain)
+            assert plain() is there
+
+
+async def test_what_is_being_finalised_does_not_wait_for_itself() -> None:
+    refused: list[str] = []
+
+    async def memory(identity: Identity) -> AsyncIterator[Memory]:
+        yield Memory(identity)
+        try:
+            async with fence.user_context(identity):
+                await current_scope().get(Memory)
+        except (UnreachableProviderError, DrainingError) as error:
+            refused.append(type(error).__name__)
+
+    container = Container(max_users=0)
+    container.provide(memory, lifetime=Lifetime.USER)
+    async with Ringfence(services=container) as fence:
+        await _memory_of(fence, "alice-1")
+        with anyio.fail_after(5):
+            await _memory_of(fence, "alice-1")
+    assert refused == ["UnreachableProviderError", "DrainingError"]
+
+
+async def test_who_never_comes_to_an_end_is_not_waited_for_for_ever() -> None:
+    container = Container(max_users=0)
+    container.provide(Plain, lifetime=Lifetime.USER)
+    settings = Settings(finaliser_timeout=0.01)
+    async with Ringfence(services=container, settings=settings) as fence:
+        async with fence.user_context("alice-1"):
+            first = await current_scope().get(Plain)
+            users = container._app.users
+            (holder,) = users.holders.values()
+        holder._state = "open"  # as one whose event loop was gone before it was done
+        users.leaving[holder.key] = holder
+        with anyio.fail_after(5):
+            async with fence.user_context("alice-1"):
+                assert await current_scope().get(Plain) is not first
 
 
 def test_a_request_without_an_event_loop_closes_nothing_that_needs_one() -> None:

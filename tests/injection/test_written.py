@@ -49,7 +49,7 @@ def test_the_text() -> None:
         "    └─ Part  transient\n"
         '    Annotated[Pool, Qualifier("a<b>&#\\")]  value, app.py:8\n'
         "    Source  alias, app.py:9\n"
-        "    └─ Pool  app\n"
+        "    └┄ Pool  app\n"
     )
 
 
@@ -59,9 +59,9 @@ def test_mermaid() -> None:
     assert '    subgraph user ["user: one for each user"]' in lines
     assert lines.count("    end") == 5
     assert '        n6["Annotated[Pool, Qualifier(#34;a#60;b#62;#38;#35;#92;#34;)]"]' in lines
-    arrows = [line.strip() for line in lines if "-->" in line]
+    arrows = [line.strip() for line in lines if "->" in line]
     assert arrows == [
-        f"n{a} --> n{b}"
+        f"n{a} {'-.->' if a == 7 else '-->'} n{b}"
         for a, b in ((0, 2), (0, 5), (2, 4), (4, 3), (4, 5), (5, 1), (7, 5), (2, 6))
     ]
 
@@ -70,8 +70,11 @@ def test_dot() -> None:
     drawn = as_dot(SMALL)
     assert drawn.count("subgraph cluster_") == 5
     assert '"Pool#2" [label="Annotated[Pool, Qualifier(\\"a<b>&#\\\\\\")]"]' in drawn
-    arrows = re.findall(r'^    "(.+)" -> "(.+)"$', drawn, re.MULTILINE)
-    assert arrows == [(edge.source, edge.target) for edge in SMALL.edges]
+    arrows = re.findall(r'^    "(.+)" -> "(.+)"(.*)$', drawn, re.MULTILINE)
+    assert arrows == [
+        (edge.source, edge.target, " [style=dashed]" if edge.is_alias else "")
+        for edge in SMALL.edges
+    ]
     outside = re.sub(r'"(\\.|[^"\\])*"', "", drawn)  # every quote that is opened is closed
     assert '"' not in outside
     assert outside.count("{") == outside.count("}") == 6

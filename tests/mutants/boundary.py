@@ -462,15 +462,15 @@ MUTANTS: list[Mutant] = [
     mutant(
         "outcome: a client that left shows as completed",
         "integrations/_exchange.py",
-        '        if message["type"] in _DISCONNECTS and message.get("code") not in _GOODBYES:\n'
-        "            self.is_gone = self.is_gone or not self._is_complete\n",
+        '            if message.get("code") not in _GOODBYES:\n'
+        "                self.is_gone = self.is_gone or not self.is_complete\n",
         "",
         f"{ASGI}::test_how_a_request_ended",
     ),
     mutant(
         "outcome: whoever has the whole response has left early",
         "integrations/_exchange.py",
-        "            self.is_gone = self.is_gone or not self._is_complete\n",
+        "            self.is_gone = self.is_gone or not self.is_complete\n",
         "            self.is_gone = True\n",
         f"{ASGI}::test_how_a_request_ended",
     ),
@@ -478,9 +478,9 @@ MUTANTS: list[Mutant] = [
         "outcome: a response is complete only once the server's last send has returned",
         "integrations/_exchange.py",
         "            await self._send(message)\n",
-        "            self._is_complete = False\n"
+        "            self.is_complete = False\n"
         "            await self._send(message)\n"
-        "            self._is_complete = ends\n",
+        "            self.is_complete = ends\n",
         f"{ASGI}::test_a_server_may_say_that_all_is_over_before_its_last_send_returns",
     ),
     mutant(
@@ -739,8 +739,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "4: a sync route takes a session into a thread, in an object",
         "integrations/fastapi.py",
-        "(part.call is scoped_session or _hands_session_to_thread(part))",
-        "part.call is scoped_session",
+        "(_gives_session(part.call) or _hands_session_to_thread(part))",
+        "_gives_session(part.call)",
         f"{FASTAPI}::test_a_sync_route_may_not_ask_for_a_session",
     ),
     mutant(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .mutant import Mutant, mutant
 
+GRAPH = "tests/injection/test_graph.py"
 WRITTEN = "tests/injection/test_written.py"
 LAYOUT = "tests/injection/test_layout.py"
 PICTURE = "tests/injection/test_picture.py"
@@ -27,8 +28,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "drawings: what is asked for is drawn as if it asked",
         "injection/written.py",
-        "if edge.source == node.id]",
-        "if edge.target == node.id]",
+        "        asked[edge.source].append(edge)\n",
+        "        asked[edge.target].append(edge)\n",
         WRITTEN,
     ),
     mutant(
@@ -100,5 +101,33 @@ MUTANTS: list[Mutant] = [
         "            traceback.print_exc()\n",
         "            pass\n",
         COMMAND,
+    ),
+    mutant(
+        "drawings: who asks for an alias is drawn as asking for what it leads to",
+        "injection/graph.py",
+        "            if isinstance(entry, Alias) and self",
+        "            if False and self",
+        GRAPH,
+    ),
+    mutant(
+        "drawings: the line of an alias looks like any other",
+        "injection/picture.py",
+        '    dashes = DASHES if edge.is_alias else ""\n',
+        '    dashes = ""\n',
+        PICTURE,
+    ),
+    mutant(
+        "drawings: an alias looks like any other edge of Mermaid's",
+        "injection/written.py",
+        "'-.->' if edge.is_alias else '-->'",
+        "'-->'",
+        WRITTEN,
+    ),
+    mutant(
+        "drawings: an alias looks like any other edge of Graphviz's",
+        "injection/written.py",
+        '(" [style=dashed]" if edge.is_alias else "")',
+        '""',
+        WRITTEN,
     ),
 ]

@@ -14,6 +14,8 @@ INJECTING = "tests/injection/test_injecting.py"
 TAILORED = "tests/injection/test_tailored.py"
 OFFERS = "tests/injection/test_offers.py"
 THREADS = "tests/injection/test_threads.py"
+SHARED = "tests/injection/test_shared.py"
+BRIDGES = "tests/injection/test_bridges.py"
 
 MUTANTS: list[Mutant] = [
     # --- lifetimes
@@ -573,8 +575,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "injection: what is passed by name is replaced",
         "injection/injecting.py",
-        "        if name not in kwargs:\n            try:\n                kwargs[name] = await services",
-        "        if True:\n            try:\n                kwargs[name] = await services",
+        "        if name in kwargs:\n            continue\n        if needs.may_lack",
+        "        if needs.may_lack",
         TAILORED,
     ),
     mutant(
@@ -676,5 +678,185 @@ MUTANTS: list[Mutant] = [
         "        return self.give(asker.scope)",
         "        return self.give(asker.scope.root)",
         OFFERS,
+    ),
+    mutant(
+        "injection: what a scope has not is asked for although it may be missing",
+        "injection/plans.py",
+        "self.offered.now(asker) if self.offered.is_there(asker) else self.default",
+        "self.offered.now(asker)",
+        OFFERS,
+    ),
+    mutant(
+        "injection: what a scope has is done without where it may be missing",
+        "injection/plans.py",
+        "self.offered.now(asker) if self.offered.is_there(asker) else self.default",
+        "self.default",
+        OFFERS,
+    ),
+    mutant(
+        "injection: a call asks for what its scope has not, although it may be missing",
+        "injection/injecting.py",
+        "        if needs.may_lack(name) and services.lacks(scope, key):",
+        "        if False:",
+        OFFERS,
+    ),
+    mutant(
+        "injection: what is offered depends on what was imported",
+        "offers.py",
+        '            importlib.import_module(f"{__package__}.integrations.{partner}")\n',
+        "            pass\n",
+        OFFERS,
+    ),
+    # --- shared
+    mutant(
+        "injection: what is the application's is refused when a factory hands it on",
+        "isolation.py",
+        "        if not own.is_shared(obj):\n",
+        "        if True:\n",
+        SHARED,
+    ),
+    mutant(
+        "injection: who has what is the application's is accused",
+        "scope.py",
+        "claimant.admits(self) or claimant.is_shared(obj)",
+        "claimant.admits(self)",
+        SHARED,
+    ),
+    mutant(
+        "injection: an owned object or a session passes for the application's",
+        "injection/holders.py",
+        "        return not is_of_one(obj) and (",
+        "        return (",
+        SHARED,
+    ),
+    mutant(
+        "injection: what a request put into the application's objects passes for a part of them",
+        "injection/holders.py",
+        "        return any(each is obj for known in tuple(self.known.values()) for each in known)",
+        "        return any(\n"
+        "            each is obj for made in self.made.values() for each in (made, *attributes_of(made))\n"
+        "        )",
+        SHARED,
+    ),
+    mutant(
+        "injection: what an override gave passes for the application's after its block",
+        "injection/container.py",
+        "            del self._app.known[override]\n",
+        "",
+        SHARED,
+    ),
+    # --- who comes back
+    mutant(
+        "injection: who comes back gets another while theirs is being finalised",
+        "injection/users.py",
+        "                holder.before = self.leaving.get(key)\n",
+        "",
+        USERS,
+    ),
+    mutant(
+        "injection: whose is being finalised is not waited for",
+        "injection/container.py",
+        "            await leaving.wait()\n",
+        "            raise leaving.refusal() from None\n",
+        USERS,
+    ),
+    mutant(
+        "injection: an injected call does not wait for what is being finalised",
+        "injection/tailored.py",
+        "    except Leaving:  # who has an `await` waits\n        return MISSING\n",
+        "    except Leaving as leaving:\n        raise leaving.refusal() from None\n",
+        USERS,
+    ),
+    mutant(
+        "injection: what is being finalised waits for itself",
+        "injection/users.py",
+        "        if _inside.get() is self.holder:\n            raise self.refusal()\n",
+        "",
+        USERS,
+    ),
+    mutant(
+        "injection: who never comes to an end is waited for for ever",
+        "injection/users.py",
+        "self.is_given_up or waiting.cancelled_caught",
+        "False",
+        USERS,
+    ),
+    mutant(
+        "injection: what a child's scope made and somebody owned is nobody's when the child ends",
+        "injection/holders.py",
+        "        return extras is not None and other is extras.claimant\n",
+        "        return False\n",
+        HOLDERS,
+    ),
+    mutant(
+        "injection: a websocket that was closed is open again",
+        "integrations/starlette.py",
+        "    if exchange.is_complete:\n        made.application_state = WebSocketState.DISCONNECTED\n",
+        "    if exchange.is_complete:\n        made.application_state = WebSocketState.CONNECTED\n",
+        OFFERS,
+    ),
+    mutant(
+        "injection: a websocket whose states are set back is open again",
+        "integrations/starlette.py",
+        "        if is_websocket and exchange.is_complete:\n",
+        "        if False:\n",
+        OFFERS,
+    ),
+    mutant(
+        "injection: a websocket whose client has left is asked again",
+        "integrations/starlette.py",
+        "        if is_websocket and exchange.has_left:\n",
+        "        if False:\n",
+        OFFERS,
+    ),
+    mutant(
+        "injection: a request that somebody kept can be read by others",
+        "integrations/starlette.py",
+        "    async def receive() -> Any:\n        root._require_here()\n",
+        "    async def receive() -> Any:\n",
+        OFFERS,
+    ),
+    mutant(
+        "injection: a websocket that somebody kept can be answered by others",
+        "integrations/starlette.py",
+        "    async def send(message: Any) -> None:\n        root._require_here()\n",
+        "    async def send(message: Any) -> None:\n",
+        OFFERS,
+    ),
+    mutant(
+        "injection: a websocket that was denied is taken for an open one",
+        "integrations/starlette.py",
+        "    if exchange.is_accepted and made",
+        "    if exchange.is_started and made",
+        OFFERS,
+    ),
+    mutant(
+        "injection: what is not async may promise what needs an await",
+        "injection/injecting.py",
+        "            if not (self.is_async or plan.is_plain):\n",
+        "            if False:\n",
+        COMPILING,
+    ),
+    mutant(
+        "injection: a sync route that gets a session is not noticed at start",
+        "fence.py",
+        "        refuse_unfit(app)\n",
+        "",
+        BRIDGES,
+    ),
+    mutant(
+        "injection: included and mounted routes are not looked at before they serve",
+        "integrations/fastapi.py",
+        '        _refuse_sessions_in_threads(getattr(route, "original_router", route))\n',
+        "",
+        BRIDGES,
+    ),
+    mutant(
+        "injection: a sync route gets its session without a word, where nobody looked at start",
+        "integrations/fastapi.py",
+        "    async def give_session(connection: HTTPConnection) -> Any:\n"
+        '        _refuse_session_in_thread(connection.scope.get("route"))\n',
+        "    async def give_session(connection: HTTPConnection) -> Any:\n",
+        BRIDGES,
     ),
 ]

@@ -26,7 +26,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "outcome: hypercorn's client leaves whenever a stream ends",
         "integrations/_exchange.py",
-        "            self.is_started = self._is_complete = True\n        return self._send(message)\n",
+        "            self.is_started = self.is_complete = True\n        return self._send(message)\n",
         "            self.is_started = True\n        return self._send(message)\n",
         f"{RIGHT}[hypercorn-trio-stream]",
     ),

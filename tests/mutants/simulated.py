@@ -97,8 +97,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "4: an owned object is taken by owning it again",
         "scope.py",
-        "        self.check(obj)\n        if isolation",
-        "        if isolation",
+        "        self.check(obj)\n        owner =",
+        "        owner =",
         TEST,
     ),
     mutant(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import attrs
@@ -19,21 +19,22 @@ from ..errors import (
     ProviderError,
 )
 from ..identity import Identity
-from ..offers import offers
+from ..offers import Offer, offer_of
 from ..scope import RequestScope
 from .drawing import Step, drawn
 from .keys import key_of, label_of
 from .lifetimes import RANKS
-from .plans import Given, Listed, Offered, OfUser, Part, Plan, made_of
+from .plans import Given, Listed, Offered, OfUser, Part, Perhaps, Plan, made_of
 from .providers import Parameter, Provider
 from .signatures import Unresolved
 
 __all__ = ["Alias", "Compiler", "is_closed"]
 
-OFFERED_ANYHOW: dict[Any, Callable[[Any], Any]] = {
-    RequestScope: lambda scope: scope,
-    UserExecutionContext: lambda scope: scope.context,
+OFFERED_ANYHOW: dict[Any, Offer] = {
+    RequestScope: Offer(lambda scope: scope, lambda scope: True),
+    UserExecutionContext: Offer(lambda scope: scope.context, lambda scope: scope.has_user),
 }
+OF_USER = Offer(lambda holder: holder.identity, lambda scope: scope.has_user)
 _LABELS = {rank: lifetime.value for lifetime, rank in RANKS.items()}
 
 
@@ -140,9 +141,9 @@ class Compiler:
 
     def _offered(self, key: Any) -> Plan | None:
         if key is Identity:
-            return OfUser(key, "Identity", _identity_of)
-        give = OFFERED_ANYHOW.get(key) or offers.get(key)
-        return None if give is None else Offered(key, label_of(key), give)
+            return OfUser(key, "Identity", OF_USER)
+        offer = OFFERED_ANYHOW.get(key) or offer_of(key)
+        return None if offer is None else Offered(key, label_of(key), offer)
 
     def _listed(self, key: Any, path: list[Asking]) -> Plan | None:
         if typing.get_origin(key) is not list:
@@ -155,7 +156,8 @@ class Compiler:
         if not entries:
             return None
         step = Asking(label_of(key), "every implementation", key, None)
-        return Listed(key, label_of(key), [self._plan_of(each, [*path, step]) for each in entries])
+        plans = [self._plan_of(each, [*path, step]) for each in entries]
+        return Listed(key, label_of(key), item, plans)
 
     def _generic(self, key: Any, path: list[Asking]) -> Plan:
         """Of `Repository[User]`, by the provider of `Repository[T]`."""
@@ -217,13 +219,15 @@ class Compiler:
                 return None
             raise self._unreadable(parameter, path)
         step = attrs.evolve(path[-1], parameter=parameter.name)
+        may_lack = parameter.has_default or parameter.is_optional
         try:
-            return self._plan(key, [*path[:-1], step])
+            plan = self._plan(key, [*path[:-1], step])
         except MissingProviderError as error:
             is_wanting_itself = len(error.path) > len(path) + 1
-            if is_wanting_itself or not (parameter.has_default or parameter.is_optional):
+            if is_wanting_itself or not may_lack:
                 raise
-        return None if parameter.has_default else Given(key, "None", None)
+            return None if parameter.has_default else Given(key, "None", None)
+        return Perhaps(plan, parameter.default) if may_lack and isinstance(plan, Offered) else plan
 
     # --- refusals -----------------------------------------------------------------------------
 
@@ -283,10 +287,6 @@ class Compiler:
             + drawn(steps),
             path=(*(step.name for step in steps), parameter.name),
         )
-
-
-def _identity_of(holder: Any) -> Any:
-    return holder.identity
 
 
 _AS_LONG_AS = {4: "application", 3: "user stays", 2: "request"}

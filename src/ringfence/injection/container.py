@@ -18,9 +18,9 @@ from .keys import key_of, label_of
 from .lifetimes import Lifetime
 from .overrides import Override, _here, _override, override_of
 from .pending import MISSING
-from .plans import Plan
+from .plans import Offered, Plan
 from .providers import Provider, place_of, provider_of, value_provider
-from .users import Users
+from .users import Leaving, Users
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -118,7 +118,9 @@ class Container(Infrastructure):
         """
         frame = sys._getframe(1)
         if value is not MISSING:
-            self._register(value_provider(value, gives, place_of(None, frame)))
+            provider = value_provider(value, gives, place_of(None, frame))
+            self._register(provider)
+            self._app.know(provider, value)
             return value
         if source is None:
             return lambda fn: self._provide(fn, lifetime, gives, enter, frame)
@@ -165,8 +167,9 @@ class Container(Infrastructure):
         """
         Refuse a graph that could not provide everything that it promises.
 
-        Opening the fence does that too. Functions that `@inject` was put on can be named, to have
-        what they ask for checked as well.
+        Opening the fence does that too. Functions and classes that `@inject` was put on can be
+        named, to have what they ask for checked as well: what is not async may ask for nothing
+        that needs an `await` to be made, though at a call it may be there already.
 
         Raises:
             MissingProviderError, ProviderCycleError, CaptiveProviderError,
@@ -174,7 +177,8 @@ class Container(Infrastructure):
         """
         compiler = self.compiler
         for function in functions:
-            needs = getattr(function, "__ringfence_needs__", None)
+            called = function.__init__ if isinstance(function, type) else function  # type: ignore[misc]
+            needs = getattr(called, "__ringfence_needs__", None)
             if needs is None:
                 raise ConfigurationError(
                     f"`{getattr(function, '__qualname__', function)}` has nothing injected.",
@@ -220,10 +224,14 @@ class Container(Infrastructure):
             plan = self._plans[wanted] if _here() is None else self.plan(wanted)
         except (KeyError, TypeError):
             plan = self.plan(wanted)
-        if plan.is_plain:
-            return plan.now(asker)
-        value = plan.found(asker)
-        return await plan.later(asker) if value is MISSING else value
+        try:
+            if plan.is_plain:
+                return plan.now(asker)
+            value = plan.found(asker)
+            return await plan.later(asker) if value is MISSING else value
+        except Leaving as leaving:
+            await leaving.wait()
+        return await self.resolve(scope, wanted)
 
     def fill(
         self, scope: RequestScope, wanted: Sequence[tuple[str, Any]], kwargs: dict[str, Any]
@@ -250,7 +258,18 @@ class Container(Infrastructure):
 
     def resolve_now(self, scope: RequestScope, wanted: Any) -> Any:
         """See `RequestScope.get_now`."""
-        return self.plan(wanted).now(self._asker(scope))
+        try:
+            return self.plan(wanted).now(self._asker(scope))
+        except Leaving as leaving:
+            raise leaving.refusal() from None
+
+    def lacks(self, scope: RequestScope, wanted: Any) -> bool:
+        """Whether it is something that scopes have, and this one has not. For `inject`."""
+        try:
+            plan = self.plan(wanted)
+        except ProviderError:  # who asks for it is told
+            return False
+        return isinstance(plan, Offered) and not plan.is_there(self._asker(scope))
 
     async def release(self, scope: RequestScope, wanted: Any) -> None:
         """See `RequestScope.release`."""
@@ -283,10 +302,13 @@ class Container(Infrastructure):
         """
         key = key_of(wanted)
         self._refuse_unknown(key, wanted)
-        token = _override.set(Override(self, _here(), key, fake))
+        override = Override(self, _here(), key, fake)
+        token = _override.set(override)
+        self._app.know(override, fake)
         try:
             yield fake
         finally:
+            del self._app.known[override]
             _override.reset(token)
 
     def _refuse_unknown(self, key: Any, wanted: Any) -> None:

@@ -8,6 +8,7 @@ import attrs
 
 from .compiling import Alias, is_closed
 from .keys import label_of
+from .plans import Perhaps
 
 if TYPE_CHECKING:
     from .compiling import Compiler
@@ -44,10 +45,12 @@ class Edge:
 
     Attributes:
         source, target: ids of nodes; the source asks for the target.
+        is_alias: it does not ask, but is another name of it.
     """
 
     source: str
     target: str
+    is_alias: bool = False
 
 
 @attrs.frozen
@@ -59,29 +62,39 @@ class ProviderGraph:
 
 
 class _Drawing:
-    def __init__(self) -> None:
+    def __init__(self, compiler: Compiler) -> None:
+        self.compiler = compiler
         self.ids: dict[Any, str] = {}
         self.nodes: list[Node] = []
         self.edges: dict[Edge, None] = {}
 
     def add(self, plan: Plan) -> str:
         """The id of a plan's node, drawn if it is not yet."""
+        plan = plan.offered if isinstance(plan, Perhaps) else plan
         identity: Any = plan.provider or plan
         if identity not in self.ids:
             self.ids[identity] = self._new_id(plan.name)
             self.nodes.append(_node(self.ids[identity], plan))
-            for _, _, part in plan.parts:
-                self.edges[Edge(self.ids[identity], self.add(part))] = None
+            for _, key, part in plan.parts:
+                self.edges[Edge(self.ids[identity], self.add_asked(key, part))] = None
         return self.ids[identity]
 
-    def add_alias(self, alias: Alias, plan: Plan) -> None:
-        """Draw another name of an object."""
-        target = self.add(plan)
-        name = label_of(alias.key)
-        own = self.ids[alias] = self._new_id(name)
-        lifetime = plan.provider.lifetime.value if plan.provider else "offered"
-        self.nodes.append(Node(own, name, lifetime, "alias", alias.place))
-        self.edges[Edge(own, target)] = None
+    def add_asked(self, key: Any, plan: Plan) -> str:
+        """The id of what somebody asks for by `key`: of the alias, if that leads to the plan."""
+        for entry in self.compiler.registered.get(key, ()):
+            if isinstance(entry, Alias) and self.compiler._plan_of(entry, []) is plan:
+                return self.add_alias(entry, plan)
+        return self.add(plan)
+
+    def add_alias(self, alias: Alias, plan: Plan) -> str:
+        """The id of another name of an object, drawn if it is not yet."""
+        if alias not in self.ids:
+            name = label_of(alias.key)
+            own = self.ids[alias] = self._new_id(name)
+            lifetime = plan.provider.lifetime.value if plan.provider else "offered"
+            self.nodes.append(Node(own, name, lifetime, "alias", alias.place))
+            self.edges[Edge(own, self.add_asked(alias.target, plan), is_alias=True)] = None
+        return self.ids[alias]
 
     def add_pattern(self, provider: Provider) -> None:
         """Draw what is made for each type that is asked for; what it needs depends on that."""
@@ -106,7 +119,7 @@ def _node_of(node_id: str, name: str, provider: Provider) -> Node:
 
 def graph_of(compiler: Compiler) -> ProviderGraph:
     """The graph of everything that was registered, and what that asks for."""
-    drawing = _Drawing()
+    drawing = _Drawing(compiler)
     for entries in compiler.registered.values():
         for entry in entries:
             if isinstance(entry, Alias):

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, Self
 from .. import isolation
 from ..errors import ConfigurationError, ContextClosedError
 from ..finalisers import EnteringStopped, Finalisers
-from ..isolation import Claimant
+from ..isolation import Claimant, is_registered_as_shared
 from ..scope import _Extras, _growing
 from ..state import CLOSING, OPEN, _get
 from ..tasks import Job, is_cancellation, wait_out
 from .pending import MISSING, Pending, making
 from .plans import reaches
+from .shared import attributes_of, is_of_one
 
 if TYPE_CHECKING:
     from ..scope import RequestScope
@@ -71,6 +72,10 @@ class Holder(Claimant):
     def keep(self, plan: Plan, value: Any) -> Any:
         """Have an object from now on; if there is one already, that."""
         return self.made.setdefault(plan, value)
+
+    def is_shared(self, obj: object) -> bool:
+        """See `Claimant`: a factory of the request may hand on what is the application's."""
+        return not is_of_one(obj) and (is_registered_as_shared(obj) or self.app.has(obj))
 
     def disown(self) -> None:
         """Give up in the registry what it owns."""
@@ -277,6 +282,11 @@ class ScopeHolder(_Extras, Holder):
             return other.scope._root is self.scope._root
         return other is self.scope.root._more().claimant or other.admits(self.scope)
 
+    def ends_before(self, other: Claimant) -> bool:
+        """See `Claimant`: a child ends before its root, and an object may be released."""
+        extras = self.scope.root._extras
+        return extras is not None and other is extras.claimant
+
     def of_root(self) -> ScopeHolder:
         """The holder of the root."""
         root = self.scope._root
@@ -328,6 +338,10 @@ class AppHolder(Holder):
 
     They are made in a context in which no scope is open: what one request's user is, they must
     not see.
+
+    Attributes:
+        known: each object, given or made, with what were its attributes then; what is put in it
+            later, a request may have made.
     """
 
     users: Users
@@ -336,6 +350,7 @@ class AppHolder(Holder):
         super().__init__("the application")
         self.app = self
         self.made = {}
+        self.known: dict[Any, tuple[object, ...]] = {}
         self.is_open = False
         self.limit = limit
         self._finalisers = Finalisers(limit, self.own_context)
@@ -355,13 +370,24 @@ class AppHolder(Holder):
 
     def keep(self, plan: Any, value: Any) -> Any:
         """See `Holder`."""
-        plan.value = self.made.setdefault(plan, value)
-        return plan.value
+        kept = plan.value = self.made.setdefault(plan, value)
+        self.know(plan, kept)
+        return kept
+
+    def know(self, source: object, value: object) -> None:
+        """Have an object of everybody's, given or made by `source`."""
+        self.known.setdefault(source, (value, *attributes_of(value)))
+
+    def has(self, obj: object) -> bool:
+        """Whether it is one of its objects, or was a part of one from the beginning."""
+        return any(each is obj for known in tuple(self.known.values()) for each in known)
 
     def forget(self, plan: Any, owner: object = None) -> None:
         """See `Holder`."""
         super().forget(plan, owner)
         plan.value = self.made.get(plan, MISSING)
+        if plan not in self.made:
+            self.known.pop(plan, None)
 
     def open(self, limit: float) -> None:
         """Somebody will close it: what has clean-up may be made."""

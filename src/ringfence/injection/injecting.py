@@ -5,17 +5,20 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from types import FrameType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ..current import current_scope
-from ..errors import ConfigurationError, MissingProviderError
+from ..errors import ConfigurationError, MissingProviderError, UnreachableProviderError
 from ..state import _get
 from .compiling import Compiler
 from .keys import is_injected, key_of, without_none
 from .signatures import Namespace, Unresolved, function_of, resolve, signature_of
 from .tailored import tailored
+
+if TYPE_CHECKING:
+    from .plans import Plan
 
 __all__ = ["inject"]
 
@@ -95,6 +98,7 @@ class Needs:
 
     def __init__(self, target: Any, frame: FrameType, namespace: Namespace | None = None) -> None:
         self.name = getattr(target, "__qualname__", type(target).__qualname__)
+        self.is_async = _is_async(target)
         self.signature = signature_of(target)
         self._namespace: Namespace | None = namespace or Namespace(target, frame)
         self._annotations: dict[str, Any] = {}
@@ -164,10 +168,22 @@ class Needs:
         """Refuse what could not be provided."""
         for name, key in self.pairs():
             try:
-                compiler.plan(key)
+                plan = compiler.plan(key)
             except MissingProviderError as error:
                 if len(error.path) > 1 or not self.may_lack(name):
                     raise
+                continue
+            if not (self.is_async or plan.is_plain):
+                raise self._unreachable(name, plan)
+
+    def _unreachable(self, name: str, plan: Plan) -> UnreachableProviderError:
+        return UnreachableProviderError(
+            f"`{self.name}` is not async, and asks as `{name}` for a `{plan.name}`, which needs an "
+            "`await` to be made.",
+            "Write it as `async def`; or leave it out here, if something async has always asked "
+            "for that before.",
+            path=(self.name, plan.name),
+        )
 
     def may_lack(self, name: str) -> bool:
         """Whether the callable does without it."""
@@ -195,6 +211,11 @@ class Needs:
         wrapper.__annotations__ = {k: v for k, v in shown.items() if k not in hidden}
         wrapper.__ringfence_needs__ = self
         return wrapper
+
+
+def _is_async(target: Any) -> bool:
+    function = function_of(target)
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 def _is_marked(annotation: Any) -> bool:
@@ -238,28 +259,43 @@ def _is_filled(needs: Needs, kwargs: dict[str, Any]) -> bool:
 async def fill(needs: Needs, kwargs: dict[str, Any]) -> None:
     """Put what is needed among the arguments by name."""
     scope, services = _services_here()
-    for name, key in needs.wanted or needs.pairs():
-        if name not in kwargs:
-            try:
-                kwargs[name] = await services.resolve(scope, key)
-            except MissingProviderError as error:
-                _do_without(needs, name, kwargs, error)
+    for name, key in _asked_for(needs, kwargs, scope, services):
+        try:
+            kwargs[name] = await services.resolve(scope, key)
+        except MissingProviderError as error:
+            _do_without(needs, name, kwargs, error)
 
 
 def fill_now(needs: Needs, kwargs: dict[str, Any]) -> None:
     """The same, without an `await`."""
     scope, services = _services_here()
+    for name, key in _asked_for(needs, kwargs, scope, services):
+        try:
+            kwargs[name] = services.resolve_now(scope, key)
+        except MissingProviderError as error:
+            _do_without(needs, name, kwargs, error)
+
+
+def _asked_for(
+    needs: Needs, kwargs: dict[str, Any], scope: Any, services: Any
+) -> Iterator[tuple[str, Any]]:
+    """Name and key of what is still to be filled; what this scope lacks is done without."""
     for name, key in needs.wanted or needs.pairs():
-        if name not in kwargs:
-            try:
-                kwargs[name] = services.resolve_now(scope, key)
-            except MissingProviderError as error:
-                _do_without(needs, name, kwargs, error)
+        if name in kwargs:
+            continue
+        if needs.may_lack(name) and services.lacks(scope, key):
+            _leave_out(needs, name, kwargs)
+        else:
+            yield name, key
 
 
 def _do_without(needs: Needs, name: str, kwargs: dict[str, Any], error: Any) -> None:
     if len(error.path) > 1 or not needs.may_lack(name):
         raise error
+    _leave_out(needs, name, kwargs)
+
+
+def _leave_out(needs: Needs, name: str, kwargs: dict[str, Any]) -> None:
     if name not in needs.has_default:
         kwargs[name] = None
 

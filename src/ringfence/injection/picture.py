@@ -21,6 +21,9 @@ COLOURS = {
 """Of the text and lines of a lifetime, and of its ground."""
 
 FONT = "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+DASHES = ' stroke-dasharray="4 3"'
+"""Of an alias, and of the line to what it is a name of."""
+
 HEAD = 7  # pixels of an arrow, which ends where the box begins
 
 
@@ -72,9 +75,12 @@ def _line(edge: Edge, line: list[Box]) -> str:
         x, y = to_x, to_y
     dark, _ = COLOURS[_node(source).lifetime]
     head = f"M{end + forward * HEAD:.1f} {end_y:.1f}l{-forward * HEAD} -4v8z"
+    says = "is another name of" if edge.is_alias else "asks for"
+    dashes = DASHES if edge.is_alias else ""
     return (
-        f"<g><title>{escape(_node(source).name)} asks for {escape(_node(target).name)}</title>"
-        f'<path d="{path}" fill="none" stroke="{dark}" stroke-width="1.3" stroke-opacity="0.6"/>'
+        f"<g><title>{escape(_node(source).name)} {says} {escape(_node(target).name)}</title>"
+        f'<path d="{path}" fill="none" stroke="{dark}" stroke-width="1.3" stroke-opacity="0.6"'
+        f"{dashes}/>"
         f'<path d="{head}" fill="{dark}"/></g>'
     )
 
@@ -87,7 +93,7 @@ def _box(box: Box, node: Node) -> str:
     dark, _ = COLOURS[node.lifetime]
     about = " · ".join(filter(None, (node.how if node.how != "offered" else "", short_place(node))))
     top = box.y - HEIGHT / 2
-    dashes = ' stroke-dasharray="4 3"' if node.how == "alias" else ""
+    dashes = DASHES if node.how == "alias" else ""
     first = box.y + (-3 if about else 4.5)
     said = escape(f"{node.name}\n{node.lifetime}, {node.how}\n{node.place}".strip())
     text = f'<text x="{box.x + 12:.0f}" y="{first:.1f}" fill="#111827">{escape(box.label)}</text>'

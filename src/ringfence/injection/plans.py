@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ProviderCycleError, UnreachableProviderError
@@ -14,11 +13,22 @@ from .pending import MISSING, Pending, making
 from .providers import Kind
 
 if TYPE_CHECKING:
-    from ..scope import RequestScope
+    from ..offers import Offer
     from .holders import Holder
     from .providers import Provider
 
-__all__ = ["Given", "Listed", "Made", "Offered", "Part", "Plan", "Transient", "made_of", "reaches"]
+__all__ = [
+    "Given",
+    "Listed",
+    "Made",
+    "Offered",
+    "Part",
+    "Perhaps",
+    "Plan",
+    "Transient",
+    "made_of",
+    "reaches",
+]
 
 Part = tuple[str | None, Any, "Plan"]
 """What is given for one parameter: its name if it is given by name, what it asks for, the plan."""
@@ -89,13 +99,18 @@ class Offered(Plan):
 
     rank = RANKS[Lifetime.REQUEST]
 
-    def __init__(self, key: Any, name: str, give: Callable[[RequestScope], Any]) -> None:
+    def __init__(self, key: Any, name: str, offer: Offer) -> None:
         super().__init__(key, name)
-        self.give = give
+        self.give = offer.give
+        self.is_offered_by = offer.is_there
 
     def now(self, asker: Holder) -> Any:
         """See `Plan`."""
         return self.give(asker.scope)
+
+    def is_there(self, asker: Holder) -> bool:
+        """Whether whoever asks has one."""
+        return self.is_offered_by(asker.scope)
 
 
 class OfUser(Offered):
@@ -107,13 +122,31 @@ class OfUser(Offered):
         """See `Plan`."""
         return self.give(asker.of_user())
 
+    def is_there(self, asker: Holder) -> bool:
+        """See `Offered`; what lives as long as a user has one."""
+        return asker.scope is None or self.is_offered_by(asker.scope)
+
+
+class Perhaps(Plan):
+    """What some scopes have, for who does without it in the others."""
+
+    def __init__(self, offered: Offered, default: Any) -> None:
+        super().__init__(offered.key, offered.name)
+        self.rank = offered.rank
+        self.offered = offered
+        self.default = default
+
+    def now(self, asker: Holder) -> Any:
+        """See `Plan`."""
+        return self.offered.now(asker) if self.offered.is_there(asker) else self.default
+
 
 class Listed(Plan):
     """Every implementation of a type, in the order of registration."""
 
-    def __init__(self, key: Any, name: str, plans: list[Plan]) -> None:
+    def __init__(self, key: Any, name: str, item: Any, plans: list[Plan]) -> None:
         super().__init__(key, name)
-        self.parts = tuple((None, plan.key, plan) for plan in plans)
+        self.parts = tuple((None, item, plan) for plan in plans)
         self.rank = min(plan.rank for plan in plans)
         self.is_plain = all(plan.is_plain for plan in plans)
 

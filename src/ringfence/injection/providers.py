@@ -40,7 +40,7 @@ class Parameter:
     Attributes:
         key: the type it is looked up by; `Unresolved`, or `None` if it has no annotation.
         is_keyword: it can be given by name only.
-        has_default: if it is not provided, its default stands.
+        has_default: if it is not provided, its `default` stands.
         is_optional: if it is not provided, it is `None`.
     """
 
@@ -49,6 +49,7 @@ class Parameter:
     is_keyword: bool
     has_default: bool
     is_optional: bool
+    default: Any = None
 
 
 @attrs.define(eq=False)
@@ -100,7 +101,8 @@ def _parameter(parameter: inspect.Parameter, namespace: Namespace) -> Parameter:
     if isinstance(resolved, Unresolved):
         return Parameter(parameter.name, resolved, is_keyword, has_default, False)
     wanted, is_optional = without_none(resolved)
-    return Parameter(parameter.name, key_of(wanted), is_keyword, has_default, is_optional)
+    default = parameter.default if has_default else None
+    return Parameter(parameter.name, key_of(wanted), is_keyword, has_default, is_optional, default)
 
 
 # --- what a source is -------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from ..state import _get
 from .container import Container
 from .overrides import _here
 from .pending import MISSING
+from .users import Leaving
 
 if TYPE_CHECKING:
     from .injecting import Needs
@@ -133,4 +134,7 @@ def found(asked: Asked) -> Any:
     made = holder.made
     if plan in made:  # no call, for what most ask for
         return made[plan]
-    return plan.now(holder) if is_made_here else plan.found(holder)
+    try:
+        return plan.now(holder) if is_made_here else plan.found(holder)
+    except Leaving:  # who has an `await` waits
+        return MISSING

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from .. import counters, isolation
-from ..errors import ContextClosedError
+from ..errors import ContextClosedError, UnreachableProviderError
 from ..finalisers import Finalisers
 from ..identity import Identity
 from ..isolation import Claimant
@@ -26,11 +26,14 @@ if TYPE_CHECKING:
     from ..scope import RequestScope
     from .plans import Plan
 
-__all__ = ["UserHolder", "Users"]
+__all__ = ["Leaving", "UserHolder", "Users"]
 
 logger = logging.getLogger("ringfence.injection")
 
 Key = tuple[str, str | None]
+
+PAUSE = 0.002
+"""Seconds between two looks whether a user's objects have gone."""
 
 _inside: ContextVar[UserHolder | None] = ContextVar("ringfence_user", default=None)
 """Whose objects are made or finalised here: they may use one another, though no scope is open."""
@@ -43,6 +46,11 @@ class UserHolder(Holder):
     Lives across requests: until it was idle for too long, makes room for others, or the
     application stops. While a request of the user has it, it stays. Its objects are made in a
     context in which no scope is open: they belong to no request.
+
+    Attributes:
+        before: the same user's of before, which is being finalised: nothing is made until it has
+            gone, so that there is one of each.
+        is_given_up: it was waited for, and did not come to its end.
     """
 
     def __init__(self, key: Key, request_id: str, app: AppHolder) -> None:
@@ -52,6 +60,8 @@ class UserHolder(Holder):
         self.made = {}
         self.requests: set[RequestScope] = set()
         self.idle_since = 0.0
+        self.before: UserHolder | None = None
+        self.is_given_up = False
         self._state: State = OPEN
         self._finalisers = Finalisers(app.limit, self.own_context)
 
@@ -73,6 +83,23 @@ class UserHolder(Holder):
         """See `Holder`."""
         if self._state is CLOSED:
             raise self._closed_error()
+        if self.before is not None:
+            if not self.before.has_gone:
+                raise Leaving(self.before)
+            self.before = None
+
+    @property
+    def has_gone(self) -> bool:
+        """Whether there may be another in its place."""
+        return self._state is CLOSED or self.is_given_up
+
+    async def wait_until_gone(self) -> None:
+        """Wait until it is finalised; not for ever: the event loop that does it may be gone."""
+        bound = 2 * self.app.limit * (len(self._finalisers.entries) + 1)
+        with anyio.move_on_after(bound) as waiting:
+            while not self.has_gone:  # noqa: ASYNC110 - who waits may be on another event loop
+                await anyio.sleep(PAUSE)
+        self.is_given_up = self.is_given_up or waiting.cancelled_caught
 
     def is_here(self) -> bool:
         """See `Claimant`."""
@@ -124,6 +151,27 @@ class UserHolder(Holder):
         return failed
 
 
+class Leaving(Exception):
+    """Nothing new is made while what was kept for the same user is being finalised; wait for it."""
+
+    def __init__(self, holder: UserHolder) -> None:
+        super().__init__(holder)
+        self.holder = holder
+
+    async def wait(self) -> None:
+        """Wait until the way is free; what is being finalised itself would wait for ever."""
+        if _inside.get() is self.holder:
+            raise self.refusal()
+        await self.holder.wait_until_gone()
+
+    def refusal(self) -> UnreachableProviderError:
+        """The error for who cannot wait."""
+        return UnreachableProviderError(
+            "What was kept for this user is being finalised at the moment.",
+            "Ask for it with `await scope.get(...)` or in an async function, which waits for that.",
+        )
+
+
 class Users:
     """
     What is kept for each user. Lives as long as its container.
@@ -139,6 +187,7 @@ class Users:
         self.limit = limit
         self.idle = idle
         self.holders: OrderedDict[Key, UserHolder] = OrderedDict()
+        self.leaving: dict[Key, UserHolder] = {}
         self._lock = threading.Lock()  # plain handlers of a framework run in threads
         self._closing: list[Job] = []
         self._failed: list[BaseException] = []
@@ -159,6 +208,7 @@ class Users:
             holder = self.holders.get(key)
             if holder is None:
                 holder = self.holders[key] = UserHolder(key, root.request_id, self.app)
+                holder.before = self.leaving.get(key)
             holder.requests.add(root)
         root._finalisers().add(lambda: self._leave(holder, root), "what is kept for the user")
         self.sweep()
@@ -189,6 +239,8 @@ class Users:
             if len(self.holders) <= self.limit and holder.idle_since > before:
                 return  # the rest was used later
             del self.holders[key]
+            if holder.has_clean_up:
+                self.leaving[key] = holder
             yield holder
 
     def _close(self, holder: UserHolder) -> None:
@@ -196,6 +248,9 @@ class Users:
 
         async def work() -> None:
             failed = await holder.aclose()
+            with self._lock:
+                if self.leaving.get(holder.key) is holder:
+                    del self.leaving[holder.key]
             self._failed += failed
             for error in failed:
                 logger.error("What was kept for a user was not closed well.", exc_info=error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from .graph import Node, ProviderGraph
+from .graph import Edge, Node, ProviderGraph
 
 __all__ = ["as_dot", "as_mermaid", "as_text", "grouped", "short_place"]
 
@@ -36,23 +36,23 @@ def short_place(node: Node) -> str:
 def as_text(graph: ProviderGraph) -> str:
     """One paragraph for each lifetime; beneath each object what it asks for."""
     nodes = {node.id: node for node in graph.nodes}
+    asked: dict[str, list[Edge]] = {node.id: [] for node in graph.nodes}
+    for edge in graph.edges:
+        asked[edge.source].append(edge)
     return "\n".join(
         f"{lifetime}: {LIFETIMES[lifetime]}\n"
-        + "".join(_entry(node, [nodes[target] for target in _asked(graph, node)]) for node in group)
+        + "".join(_entry(node, asked[node.id], nodes) for node in group)
         for lifetime, group in grouped(graph)
     )
 
 
-def _asked(graph: ProviderGraph, node: Node) -> list[str]:
-    return [edge.target for edge in graph.edges if edge.source == node.id]
-
-
-def _entry(node: Node, asked: list[Node]) -> str:
+def _entry(node: Node, asked: list[Edge], nodes: dict[str, Node]) -> str:
     head = f"    {node.name}  {', '.join(filter(None, (node.how, short_place(node))))}\n"
-    branches = ["├─"] * (len(asked) - 1) + ["└─"] * bool(asked)
+    corners = "├" * (len(asked) - 1) + "└" * bool(asked)
     return head + "".join(
-        f"    {branch} {each.name}  {each.lifetime}\n"
-        for branch, each in zip(branches, asked, strict=True)
+        f"    {corner}{'┄' if edge.is_alias else '─'} {nodes[edge.target].name}  "
+        f"{nodes[edge.target].lifetime}\n"
+        for corner, edge in zip(corners, asked, strict=True)
     )
 
 
@@ -64,7 +64,10 @@ def as_mermaid(graph: ProviderGraph) -> str:
         lines.append(f'    subgraph {lifetime} ["{lifetime}: {LIFETIMES[lifetime]}"]')
         lines += [f'        {ids[node.id]}["{_for_mermaid(node.name)}"]' for node in group]
         lines.append("    end")
-    lines += [f"    {ids[edge.source]} --> {ids[edge.target]}" for edge in graph.edges]
+    lines += [
+        f"    {ids[edge.source]} {'-.->' if edge.is_alias else '-->'} {ids[edge.target]}"
+        for edge in graph.edges
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -81,7 +84,11 @@ def as_dot(graph: ProviderGraph) -> str:
         lines += [f"    subgraph cluster_{lifetime} {{", f"        label={_for_dot(label)}"]
         lines += [f"        {_for_dot(node.id)} [label={_for_dot(node.name)}]" for node in group]
         lines.append("    }")
-    lines += [f"    {_for_dot(edge.source)} -> {_for_dot(edge.target)}" for edge in graph.edges]
+    lines += [
+        f"    {_for_dot(edge.source)} -> {_for_dot(edge.target)}"
+        + (" [style=dashed]" if edge.is_alias else "")
+        for edge in graph.edges
+    ]
     return "\n".join([*lines, "}"]) + "\n"
 
 

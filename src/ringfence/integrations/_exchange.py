@@ -57,12 +57,14 @@ class Exchange:
     Attributes:
         failure: why the application's response was replaced, if it was.
         is_started: whether it is too late for another answer.
+        is_accepted, is_complete, has_left: of a WebSocket: the application has accepted it, has
+            closed it; its client has gone, in whatever way.
         is_gone: whether the client left before the response was complete.
         is_cut: whether the application was told so after its response had been replaced.
     """
 
     failure: Exception | None = None
-    is_started = is_gone = is_cut = _is_complete = False
+    is_started = is_accepted = is_complete = has_left = is_gone = is_cut = False
 
     def __init__(self, root: RequestScope, scope: Scope, receive: Receive, send: Send) -> None:
         self.root = root
@@ -75,8 +77,10 @@ class Exchange:
         if self.failure is not None:
             return {"type": "http.disconnect"}
         message = await self._receive()
-        if message["type"] in _DISCONNECTS and message.get("code") not in _GOODBYES:
-            self.is_gone = self.is_gone or not self._is_complete
+        if message["type"] in _DISCONNECTS:
+            self.has_left = True
+            if message.get("code") not in _GOODBYES:
+                self.is_gone = self.is_gone or not self.is_complete
         return message
 
     def pass_on(self, message: Any) -> Awaitable[None]:
@@ -86,7 +90,7 @@ class Exchange:
             self.is_started = True
             message = with_request_id(message, self.root)
         elif kind in _ENDS and not message.get("more_body"):
-            self.is_started = self._is_complete = True
+            self.is_started = self.is_complete = True
         return self._send(message)
 
     async def send(self, message: Any) -> None:
@@ -101,11 +105,12 @@ class Exchange:
                     return
             elif kind == "websocket.accept":
                 message = _accept(self._scope, message)
+                self.is_accepted = True
             self.is_started = True
             message = with_request_id(message, self.root)
         ends = kind in _ENDS and not message.get("more_body")
         if ends:
-            self._is_complete = True  # hypercorn says that all is over before its `send` returns
+            self.is_complete = True  # hypercorn says that all is over before its `send` returns
         try:
             await self._send(message)
         except OSError:

@@ -364,14 +364,24 @@ def conversation_of(scope: RequestScope, kind: str) -> Conversation:
     Raises:
         ProviderError: nothing, or something of another kind.
     """
-    extras = scope.root._extras
-    found: Conversation | None = None if extras is None else extras.connection
+    found = _conversation_of(scope)
     if found is None or found.scope["type"] not in kind.split():
         raise ProviderError(
             f"Request `{scope.request_id}` answers no `{kind}` connection.",
             "Ask for it only in what is served under `UserContextMiddleware`.",
         )
     return found
+
+
+def answers(scope: RequestScope, kind: str) -> bool:
+    """Whether the root of `scope` answers anything of this kind of ASGI connection."""
+    found = _conversation_of(scope)
+    return found is not None and found.scope["type"] in kind.split()
+
+
+def _conversation_of(scope: RequestScope) -> Conversation | None:
+    extras = scope.root._extras
+    return None if extras is None else extras.connection
 
 
 class _Refusal(Exception):

@@ -18,6 +18,8 @@ from starlette.requests import HTTPConnection
 from ..context import UserExecutionContext
 from ..current import current_context, current_scope
 from ..errors import ConfigurationError, ForbiddenError
+from ..injection.keys import key_of
+from ..starting import before_serving
 from .starlette import (
     AuthenticatedUser,
     UserContextMiddleware,
@@ -72,14 +74,7 @@ async def scoped_session(connection: HTTPConnection) -> Any:
             in a thread.
         NoContextError: there is no middleware.
     """
-    route: Any = connection.scope.get("route")
-    dependant = getattr(route, "dependant", None)
-    if dependant is not None and _hands_session_to_thread(dependant):
-        raise ConfigurationError(
-            f"`{getattr(dependant.call, '__qualname__', dependant.call)}` asks for a session and "
-            "is not async: FastAPI runs it in a thread, where the session cannot be used.",
-            "Write it as `async def`, or let an async dependency fetch what it needs.",
-        )
+    _refuse_session_in_thread(connection.scope.get("route"))
     session = current_scope().db_session
     if session is None:
         raise ConfigurationError(
@@ -108,12 +103,22 @@ def from_container(wanted: TypeForm[Any]) -> Any:
 
         @app.get("/orders")
         def orders(orders: Annotated[Orders, from_container(Orders)]) -> list[str]: ...
+
+    A session is for async routes: a sync one is refused when the fence's lifespan begins, or else
+    by its first request.
     """
 
     async def give() -> Any:
         return await current_scope().get(wanted)
 
-    return Depends(give, use_cache=False)
+    async def give_session(connection: HTTPConnection) -> Any:
+        _refuse_session_in_thread(connection.scope.get("route"))
+        return await current_scope().get(wanted)
+
+    if not _is_session(wanted):
+        return Depends(give, use_cache=False)
+    give_session.__ringfence_session__ = True  # type: ignore[attr-defined]
+    return Depends(give_session, use_cache=False)
 
 
 def requires(*rules: Rule, claim: str = "roles") -> Any:
@@ -165,12 +170,44 @@ def _roles(value: object) -> tuple[object, ...]:
     return tuple(value) if isinstance(value, (tuple, frozenset)) else ()
 
 
+def _is_session(wanted: Any) -> bool:
+    """Whether it is a class of sessions; SQLAlchemy may not be there to ask."""
+    return any(
+        cls.__name__ == "AsyncSession" and cls.__module__.startswith("sqlalchemy.")
+        for cls in getattr(key_of(wanted), "__mro__", ())
+    )
+
+
+def _refuse_session_in_thread(route: Any) -> None:
+    dependant = getattr(route, "dependant", None)
+    if dependant is not None and _hands_session_to_thread(dependant):
+        raise ConfigurationError(
+            f"`{getattr(dependant.call, '__qualname__', dependant.call)}` asks for a session and "
+            "is not async: FastAPI runs it in a thread, where the session cannot be used.",
+            "Write it as `async def`, or let an async dependency fetch what it needs.",
+        )
+
+
+def _refuse_sessions_in_threads(app: object) -> None:
+    """The same of a whole application, with the routers it includes and what is mounted."""
+    for route in getattr(app, "routes", None) or ():
+        _refuse_session_in_thread(route)
+        _refuse_sessions_in_threads(getattr(route, "original_router", route))
+
+
+before_serving(_refuse_sessions_in_threads)
+
+
 def _hands_session_to_thread(dependant: Any) -> bool:
     """Whether a sync route gets the session, itself or in something that sync code made of it."""
     return not _is_async(dependant.call) and any(
-        part.name is not None and (part.call is scoped_session or _hands_session_to_thread(part))
+        part.name is not None and (_gives_session(part.call) or _hands_session_to_thread(part))
         for part in dependant.dependencies
     )
+
+
+def _gives_session(call: Any) -> bool:
+    return call is scoped_session or hasattr(call, "__ringfence_session__")
 
 
 def _is_async(call: Any) -> bool:

@@ -136,7 +136,7 @@ class Database:
         self.commit_when = commit_when
         self.expire_on_commit = expire_on_commit
         self.row_level_security = row_level_security
-        offer(sessionmaker.class_, _session_of)
+        offer(sessionmaker.class_, _session_of, _has_session)
         self._requests: weakref.WeakSet[RequestScope] = weakref.WeakSet()
 
     async def start(self) -> None:
@@ -411,4 +411,8 @@ def _session_of(scope: RequestScope) -> AsyncSession:
     return session
 
 
-offer(AsyncSession, _session_of)
+def _has_session(scope: RequestScope) -> bool:
+    return scope.has_db_session
+
+
+offer(AsyncSession, _session_of, _has_session)

@@ -17,13 +17,13 @@ except ImportError as missing:
         'This needs Starlette. Install it with `pip install "ringfence[starlette]"`.'
     ) from missing
 
-from ..errors import ConfigurationError, RingfenceError
+from ..errors import ConfigurationError, ContextClosedError, RingfenceError
 from ..identity import Identity
 from ..offers import offer
 from . import asgi
 from ._event_socket import event_socket
 from ._event_stream import event_stream
-from ._exchange import CLOSE_CODES
+from ._exchange import CLOSE_CODES, Exchange
 from ._messages import each_message
 from .problems import Problem, problem_within
 
@@ -189,17 +189,54 @@ def _made_once(scope: RequestScope, kind: str, make: Any) -> Any:
     """One object for a whole request. It is not the handler's own, which Starlette makes later."""
     found = asgi.conversation_of(scope, kind)
     if make not in found.objects:
-        ends: Any = () if make is HTTPConnection else (found.exchange.receive, found.send)
+        ends = () if make is HTTPConnection else _ends(scope.root, found, make is WebSocket)
         found.objects[make] = make(found.scope, *ends)
     made = found.objects[make]
-    if make is WebSocket and found.exchange.is_started:  # the handler has accepted it
-        made.client_state = made.application_state = WebSocketState.CONNECTED
+    if make is WebSocket:
+        _follow(made, found.exchange)
     return made
 
 
-offer(Request, _request_of)
-offer(HTTPConnection, _connection_of)
-offer(WebSocket, _websocket_of)
+def _ends(root: RequestScope, found: asgi.Conversation, is_websocket: bool) -> tuple[Any, Any]:
+    """Hears and says something in its request alone, and nothing once the WebSocket is closed."""
+    exchange = found.exchange
+
+    async def receive() -> Any:
+        root._require_here()
+        if is_websocket and exchange.has_left:
+            raise _closed(root)
+        return await exchange.receive()
+
+    async def send(message: Any) -> None:
+        root._require_here()
+        if is_websocket and exchange.is_complete:
+            raise _closed(root)
+        await found.send(message)
+
+    return receive, send
+
+
+def _closed(root: RequestScope) -> ContextClosedError:
+    return ContextClosedError(
+        f"The WebSocket of request `{root.request_id}` has been closed.",
+        "Take what you need from it before; its states do not open it again.",
+        request_id=root.request_id,
+    )
+
+
+def _follow(made: WebSocket, exchange: Exchange) -> None:
+    """Let it know what was done with the handler's own."""
+    if exchange.is_accepted and made.application_state is WebSocketState.CONNECTING:
+        made.client_state = made.application_state = WebSocketState.CONNECTED
+    if exchange.is_complete:
+        made.application_state = WebSocketState.DISCONNECTED
+    if exchange.has_left:
+        made.client_state = WebSocketState.DISCONNECTED
+
+
+offer(Request, _request_of, lambda scope: asgi.answers(scope, "http"))
+offer(HTTPConnection, _connection_of, lambda scope: asgi.answers(scope, "http websocket"))
+offer(WebSocket, _websocket_of, lambda scope: asgi.answers(scope, "websocket"))
 
 exception_handlers: dict[Any, Any] = {RingfenceError: answer_error}
 """For `Starlette(exception_handlers={**exception_handlers, ...})`."""
