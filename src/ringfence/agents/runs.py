@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -143,7 +143,8 @@ class Block:
         scope: Any = child_context(
             self._name, timeout=self._timeout, thread_id=thread_id, run_id=run_id
         )
-        limit(scope, parent, self._budget, self._depth)
+        if self._budget is not None or self._depth is not None:
+            limit(scope, parent, self._budget, self._depth)
         self._scope = scope
         context = await scope.__aenter__()
         scope._opened_code, scope._opened_instruction = frame.f_code, frame.f_lasti
@@ -166,19 +167,24 @@ class Block:
         self._told = told
         return told.data
 
-    async def __aexit__(
+    def __aexit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:
+    ) -> Coroutine[Any, Any, bool | None]:
+        if self._told is None:  # the scope's own coroutine: it names who awaits it
+            left: Coroutine[Any, Any, bool | None] = self._scope.__aexit__(exc_type, exc, traceback)
+            return left
+        return self._end(self._told, exc_type, exc, traceback)
+
+    async def _end(self, told: Started, exc_type: Any, exc: Any, traceback: Any) -> bool | None:
         scope = self._scope
-        if self._told is not None:
-            try:
-                await self._told.__aexit__(exc_type, exc, traceback)
-            except BaseException as error:  # the scope hears how it really ended
-                await scope.__aexit__(type(error), error, error.__traceback__)
-                raise
+        try:
+            await told.__aexit__(exc_type, exc, traceback)
+        except BaseException as error:  # the scope hears how it really ended
+            await scope.__aexit__(type(error), error, error.__traceback__)
+            raise
         left: bool | None = await scope.__aexit__(exc_type, exc, traceback)
         return left
 
