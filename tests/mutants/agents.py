@@ -15,6 +15,7 @@ USERS = f"{HERE}/test_users.py"
 TREES = f"{HERE}/test_trees.py"
 DELIVERY = f"{HERE}/test_delivery.py"
 
+explicit = "agents/explicit.py"
 runs, limits, places, records = (
     f"agents/{name}.py" for name in ("runs", "limits", "places", "records")
 )
@@ -58,6 +59,28 @@ MUTANTS = [
         "        if self._told is None:  # the scope's own coroutine: it names who awaits it\n",
         "        if True:\n",
         f"{TREES}::test_each_beginning_has_its_one_end",
+    ),
+    # --- whose it is said to be
+    mutant(
+        "agents: what a framework says of the user is not heard",
+        explicit,
+        "    if said != context.user_id or tenant != context.tenant_id:\n",
+        "    if tenant != context.tenant_id:\n",
+        f"{HERE}/test_explicit.py",
+    ),
+    mutant(
+        "agents: what a framework says of the tenant is not heard",
+        explicit,
+        "    if said != context.user_id or tenant != context.tenant_id:\n",
+        "    if said != context.user_id:\n",
+        f"{HERE}/test_explicit.py",
+    ),
+    mutant(
+        "agents: what a mapping says is not heard",
+        explicit,
+        "    if isinstance(given, Mapping):\n",
+        "    if False:\n",
+        f"{HERE}/test_explicit.py",
     ),
     # --- limits
     mutant(
