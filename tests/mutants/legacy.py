@@ -354,8 +354,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "legacy: secrets go over the socket",
         "agents/websocket.py",
-        '            "data": json_ready({} if data is None else dict(data)),\n',
-        '            "data": data,\n',
+        '        "data": json_ready({} if data is None else dict(data)),\n',
+        '        "data": data,\n',
         SOCKETS,
     ),
 ]
