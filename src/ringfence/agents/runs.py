@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Coroutine, Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping
+from types import CoroutineType, TracebackType
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import attrs
 
@@ -19,6 +19,8 @@ from .limits import limit, refuse_too_deep
 
 if TYPE_CHECKING:
     from ..scope import RequestScope
+
+    _Ending = CoroutineType[Any, Any, bool | None]  # an `async def`, as both checkers see one
 
 __all__ = ["Block", "Run", "agent_run", "thinking", "tool_call"]
 
@@ -172,11 +174,10 @@ class Block:
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> Coroutine[Any, Any, bool | None]:
+    ) -> _Ending:
         if self._told is None:  # the scope's own coroutine: it names who awaits it
-            left: Coroutine[Any, Any, bool | None] = self._scope.__aexit__(exc_type, exc, traceback)
-            return left
-        return self._end(self._told, exc_type, exc, traceback)
+            return cast("_Ending", self._scope.__aexit__(exc_type, exc, traceback))
+        return cast("_Ending", self._end(self._told, exc_type, exc, traceback))
 
     async def _end(self, told: Started, exc_type: Any, exc: Any, traceback: Any) -> bool | None:
         scope = self._scope
