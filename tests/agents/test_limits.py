@@ -156,8 +156,10 @@ async def test_another_tree_is_another_budget() -> None:
 
 
 async def test_after_the_end_nothing_is_spent() -> None:
+    over = anyio.Event()
+
     async def late() -> None:
-        await anyio.sleep(0.02)
+        await over.wait()
         with pytest.raises(ContextClosedError):
             spend(tokens=1)
 
@@ -165,6 +167,7 @@ async def test_after_the_end_nothing_is_spent() -> None:
         async with agent_run("a", budget={"tokens": 1}):
             tasks.start_soon(late)
             await anyio.sleep(0)
+        over.set()
 
 
 @pytest.mark.parametrize("amount", [-1, math.nan, math.inf, True, "12", None])

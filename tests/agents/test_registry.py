@@ -563,12 +563,14 @@ async def test_detached_runs_outlive_their_request(registry: AgentRegistry) -> N
     async with fence:
         async with hearing(hub_of(fence)) as found:
             async with fence.user_context("ann"):
-                work = fence.detach(registry.run, "sleep", 0.02)
+                work = fence.detach(registry.run, "sleep")
             async with fence.user_context("ann"):
                 (record,) = await started(registry)
                 assert record.parent_request_id == work.request_id
-            await work.wait()
-        assert outcomes(found) == {"sleep": "completed"}
+                registry.cancel(record.request_id)
+            with pytest.raises(AgentCancelledError):
+                await work.wait()
+        assert outcomes(found) == {"sleep": "cancelled"}
 
 
 # --- limits -----------------------------------------------------------------------------------

@@ -125,16 +125,19 @@ async def test_as_deep_as_the_settings_allow() -> None:
 async def test_the_end_of_what_is_above_is_its_end(fence: Ringfence) -> None:
     async with hearing(hub_of(fence)) as found, fence.user_context("ann"):
         async with anyio.create_task_group() as tasks:
+            begun, over = anyio.Event(), anyio.Event()
 
             async def orphan() -> None:
                 with pytest.raises(ContextClosedError):
                     async with agent_run("triage"), tool_call("search"):
-                        await anyio.sleep(0.03)
+                        begun.set()
+                        await over.wait()
                         current_context()
 
             async with child_context("chat"):
                 tasks.start_soon(orphan)
-                await anyio.sleep(0.01)
+                await begun.wait()
+            over.set()
     assert outcomes(found) == {"triage": "closed", "search": "closed"}
 
 

@@ -99,7 +99,7 @@ async def test_what_is_not_async_runs_in_a_thread_as_the_same_user(fence: Ringfe
 
 async def test_what_is_injected_is_of_the_call(fence: Ringfence) -> None:
     async with fence.user_context("ann") as ctx:
-        (first, key), (second, _) = await load(key="x"), await load("y")  # type: ignore[call-arg,arg-type]
+        (first, key), (second, _) = await load(key="x"), await load("y")
         assert key == "x"
         assert first is not second
         assert first.context.parent_request_id == ctx.request_id
@@ -110,10 +110,10 @@ async def test_what_is_injected_is_of_the_call(fence: Ringfence) -> None:
 
 async def test_a_thread_gets_what_needs_an_await(fence: Ringfence) -> None:
     async with fence.user_context("ann"):
-        session, seen = await load_slowly("x")  # type: ignore[misc,call-arg]
+        session, seen = await load_slowly("x")
         assert session.context is seen
         given = Session()
-        assert (await load_slowly(key="x", session=given))[0] is given  # type: ignore[misc]
+        assert (await load_slowly(key="x", session=given))[0] is given
 
 
 async def test_the_signature_is_what_a_caller_gives() -> None:
@@ -133,7 +133,7 @@ async def test_inject_may_be_written_too(fence: Ringfence) -> None:
         return session.context
 
     async with fence.user_context("ann"):
-        seen = await beneath()  # type: ignore[call-arg]
+        seen = await beneath()
         assert seen.operation_depth == 1
 
 
@@ -161,11 +161,11 @@ async def test_methods(fence: Ringfence) -> None:
 
     shelf = Shelf()
     async with hearing(hub_of(fence)) as found, fence.user_context("ann"):
-        assert await shelf.look() == ("shelf", 1)  # type: ignore[call-arg]
-        assert await shelf.count() == "shelf"  # type: ignore[misc]
+        assert await shelf.look() == ("shelf", 1)
+        assert await shelf.count() == "shelf"
         assert await Shelf.dust() == 1
         assert await Shelf.kind() == "shelf"
-        assert await tool(shelf.count)() == "shelf"  # type: ignore[misc]
+        assert await tool(shelf.count)() == "shelf"
     assert set(outcomes(found)) == {"look", "count", "dust", "kind"}
 
 
@@ -179,7 +179,7 @@ async def test_callables_of_other_kinds(fence: Ringfence) -> None:
 
     async with hearing(hub_of(fence)) as found, fence.user_context("ann"):
         assert await tool(Adder())(2) == 3
-        assert await tool(functools.partial(twice, 4))() == 8  # type: ignore[misc]
+        assert await tool(functools.partial(twice, 4))() == 8
         assert await tool(name="times")(lambda n: 3 * n)(5) == 15
     assert set(outcomes(found)) == {"Adder", "twice", "times"}
 
@@ -233,10 +233,10 @@ async def test_endings(fence: Ringfence) -> None:
     async with hearing(hub_of(fence)) as found, fence.user_context("ann"):
         for failing in (fails, fails_in_a_thread):
             with pytest.raises(LookupError):
-                await failing()  # type: ignore[misc]
+                await failing()
         for slow in (late, late_in_a_thread):
             with pytest.raises(TimeoutError):
-                await slow()  # type: ignore[misc]
+                await slow()
     assert outcomes(found) == {
         "fails": "failed",
         "fails_in_a_thread": "failed",
@@ -257,9 +257,9 @@ async def test_a_plain_function_that_gives_something_to_await_is_refused(fence: 
 
 
 async def test_outside_a_context_no_tool_runs(fence: Ringfence) -> None:
-    for call in (search("a"), read("a"), load_slowly("a")):  # type: ignore[call-arg]
+    for call in (search("a"), read("a"), load_slowly("a")):
         with pytest.raises(NoContextError):
-            await call  # type: ignore[misc]
+            await call
     async with fence.user_context("ann"):
         late = bind(lambda: search("a"))
     with pytest.raises(ContextClosedError):
@@ -270,7 +270,7 @@ async def test_parallel_tools_have_sessions_of_their_own(fence: Ringfence) -> No
     sessions: list[Session] = []
 
     async def use() -> None:
-        sessions.append((await load())[0])  # type: ignore[call-arg]
+        sessions.append((await load())[0])
 
     async with fence.user_context("ann"), agent_run("triage"), task_group() as tasks:
         for _ in range(20):
@@ -285,7 +285,7 @@ async def test_users_do_not_meet_in_one_tool() -> None:
     async def ask(user: str) -> None:
         async with user_context(user):
             for _ in range(5):
-                context, _ = await read(user)  # type: ignore[misc]
+                context, _ = await read(user)
                 seen.append((user, context.user_id))
                 seen.append((user, (await search(user)).user_id))
 

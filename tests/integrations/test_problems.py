@@ -8,6 +8,7 @@ import pytest
 
 import ringfence
 from ringfence import (
+    AgentLimitError,
     CarrierError,
     ConfigurationError,
     DrainingError,
@@ -16,6 +17,8 @@ from ringfence import (
     OwnershipError,
     RingfenceError,
     ScopeCloseError,
+    UnknownAgentError,
+    UnknownRunError,
 )
 from ringfence.integrations.problems import Problem, problem_of, problem_within, send_problem
 
@@ -24,7 +27,15 @@ ERRORS = [
     for kind in vars(ringfence).values()
     if isinstance(kind, type) and issubclass(kind, RingfenceError)
 ]
-NOT_500 = {NoContextError: 401, CarrierError: 401, DrainingError: 503, ForbiddenError: 403}
+NOT_500 = {
+    NoContextError: 401,
+    CarrierError: 401,
+    DrainingError: 503,
+    ForbiddenError: 403,
+    UnknownAgentError: 404,
+    UnknownRunError: 404,
+    AgentLimitError: 429,
+}
 SECRET = "bob-22 of /srv/app.py"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .mutant import mutant
+from .mutant import Mutant, mutant
 
 HERE = "tests/agents"
 RUNS = f"{HERE}/test_runs.py"
@@ -15,6 +15,7 @@ USERS = f"{HERE}/test_users.py"
 TREES = f"{HERE}/test_trees.py"
 DELIVERY = f"{HERE}/test_delivery.py"
 
+explicit = "agents/explicit.py"
 runs, limits, places, records = (
     f"agents/{name}.py" for name in ("runs", "limits", "places", "records")
 )
@@ -55,9 +56,31 @@ MUTANTS = [
     mutant(
         "agents: the end is not told",
         runs,
-        "        if self._told is not None:\n",
-        "        if False:\n",
+        "        if self._told is None:  # the scope's own coroutine: it names who awaits it\n",
+        "        if True:\n",
         f"{TREES}::test_each_beginning_has_its_one_end",
+    ),
+    # --- whose it is said to be
+    mutant(
+        "agents: what a framework says of the user is not heard",
+        explicit,
+        "    if said != context.user_id or tenant != context.tenant_id:\n",
+        "    if tenant != context.tenant_id:\n",
+        f"{HERE}/test_explicit.py",
+    ),
+    mutant(
+        "agents: what a framework says of the tenant is not heard",
+        explicit,
+        "    if said != context.user_id or tenant != context.tenant_id:\n",
+        "    if said != context.user_id:\n",
+        f"{HERE}/test_explicit.py",
+    ),
+    mutant(
+        "agents: what a mapping says is not heard",
+        explicit,
+        "    if isinstance(given, Mapping):\n",
+        "    if False:\n",
+        f"{HERE}/test_explicit.py",
     ),
     # --- limits
     mutant(
@@ -226,12 +249,21 @@ MUTANTS = [
         "        mine = {key: each for some in self._running.values() for key, each in some.items()}\n        running = mine.get(request_id)",
         f"{USERS}::test_another_users_run_and_none_cannot_be_told_apart",
     ),
-    mutant(
+    Mutant(
         "agents: a run is known after its beginning was told",
-        registry,
-        '            "running",\n        )\n        self._running.setdefault(user, {})[context.request_id] = running\n',
-        '            "running",\n        )\n        import anyio.lowlevel, asyncio\n        asyncio.get_running_loop().call_later(0.05, self._running.setdefault(user, {}).__setitem__, context.request_id, running)\n',
-        f"{REGISTRY}::test_a_run_can_be_cancelled_as_soon_as_it_is_told_of",
+        (
+            (
+                runs,
+                "        if self._on_open is not None:\n            self._on_open(scope)\n        if not",
+                "        if not",
+            ),
+            (
+                runs,
+                "        await told.__aenter__()\n",
+                "        await told.__aenter__()\n        import anyio; await anyio.sleep(0.05)\n        self._on_open and self._on_open(scope)\n",
+            ),
+        ),
+        (f"{REGISTRY}::test_a_run_can_be_cancelled_as_soon_as_it_is_told_of",),
     ),
     mutant(
         "agents: a cancelled run is a result",

@@ -40,6 +40,19 @@ from ringfence import (
     user_context,
     validate_user_context,
 )
+from ringfence.agents import (
+    AgentRegistry,
+    Left,
+    Run,
+    RunRecord,
+    agent_run,
+    check_explicit,
+    left,
+    spend,
+    thinking,
+    tool,
+    tool_call,
+)
 from ringfence.events import Event, EventHub, Resync, Subscription, emit, started, subscribe
 from ringfence.injection import (
     Container,
@@ -286,7 +299,7 @@ def made(connection: Connection) -> Memory:
 
 
 @inject
-async def tool(query: str, connection: Injected[Connection]) -> int:
+async def lookup(query: str, connection: Injected[Connection]) -> int:
     assert_type(connection, Connection)
     return len(query)
 
@@ -311,7 +324,7 @@ async def injection(scope: RequestScope, fake: Reading) -> None:
     assert_type(await scope.get(Annotated[Connection, Qualifier("main")]), Connection)
     assert_type(scope.get_now(Reading), Reading)
     assert_type(await scope.release(Connection), None)
-    assert_type(await tool("tea"), int)
+    assert_type(await lookup("tea"), int)
     assert_type(Handler, type[Handler])
     with container.override(Reading, fake) as given:
         assert_type(given, Reading)
@@ -349,3 +362,48 @@ def errors() -> None:
         assert_type(error.request_id, str | None)
     except RingfenceError as error:
         assert_type((error.fact, error.remedy), tuple[str, str])
+
+
+@tool
+async def search(query: str, connection: Injected[Connection]) -> list[str]:
+    return [query]
+
+
+@tool(name="read_file", timeout=5)
+def read(path: str) -> str:
+    return path
+
+
+class Agent:
+    async def run(self, question: str) -> str:
+        return question
+
+    @tool
+    def look(self) -> int:
+        return 1
+
+
+async def agents(registry: AgentRegistry) -> None:
+    @registry.agent("triage")
+    async def triage(question: str) -> str:
+        return question
+
+    assert_type(await triage("why"), str)
+    assert_type(registry.register("agent", Agent), type[Agent])
+    await registry.run("triage", "why", timeout=3, budget={"tokens": 100}, depth=2)
+    assert_type(registry.running(), tuple[RunRecord, ...])
+    assert_type(registry.recent()[0].error, str | None)
+    assert_type(registry.load(), dict[str, int])
+    registry.cancel("r-1")
+    async with agent_run("triage", budget={"tokens": 1.5}, step=1) as run, tool_call("search"):
+        assert_type(run, Run)
+        run.data["tokens"] = 12
+        await thinking()
+    assert_type(await search("tea"), list[str])
+    assert_type(await read("tea"), str)
+    assert_type(await Agent().look(), int)
+    assert_type(left(), Left)
+    spend(tokens=12, dollars=0.5)
+    assert_type(check_explicit(run.context), UserExecutionContext)
+    sink: EventSink = registry
+    Ringfence(events=sink)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..context import UserExecutionContext
@@ -16,8 +17,8 @@ def check_explicit(given: Any) -> UserExecutionContext:
     The current context, if `given` is of the same user; frameworks' dependencies often say so.
 
     Args:
-        given: a context, an `Identity`, or any object with a `user_id` and maybe a `tenant_id`.
-            What has no `user_id` says nothing of a user, and is not compared.
+        given: a context, an `Identity`, or any object or mapping with a `user_id` and maybe a
+            `tenant_id`. What has no `user_id` says nothing of a user, and is not compared.
 
     Raises:
         NoContextError, ContextClosedError: nobody is current here.
@@ -25,10 +26,10 @@ def check_explicit(given: Any) -> UserExecutionContext:
     """
     here = current_scope()
     context = here.context
-    said = getattr(given, "user_id", None)
+    said = _said(given, "user_id", None)
     if said is None:
         return context
-    tenant = getattr(given, "tenant_id", context.tenant_id)
+    tenant = _said(given, "tenant_id", context.tenant_id)
     if said != context.user_id or tenant != context.tenant_id:
         raise ContextMismatchError(
             "What the framework was given is of another user than the scope that is open here.",
@@ -36,3 +37,9 @@ def check_explicit(given: Any) -> UserExecutionContext:
             request_id=here.request_id,
         )
     return context
+
+
+def _said(given: Any, name: str, otherwise: Any) -> Any:
+    if isinstance(given, Mapping):
+        return given.get(name, otherwise)
+    return getattr(given, name, otherwise)

@@ -106,8 +106,6 @@ def limit(
     depth: int | None,
 ) -> None:
     """Give a run what it may use, and never more than is left above."""
-    if budget is None and depth is None:
-        return
     limits = _limits_of(parent)
     deepest = _deepest(limits, parent.settings)
     if depth is not None:

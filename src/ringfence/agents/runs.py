@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from types import CoroutineType, TracebackType
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import attrs
 
@@ -20,6 +20,8 @@ from .limits import limit, refuse_too_deep
 
 if TYPE_CHECKING:
     from ..scope import RequestScope
+
+    _Ending = CoroutineType[Any, Any, bool | None]  # an `async def`, as both checkers see one
 
 __all__ = ["Block", "Run", "agent_run", "thinking", "tool_call"]
 
@@ -147,7 +149,8 @@ class Block:
         scope: Any = child_context(
             self._name, timeout=self._timeout, thread_id=thread_id, run_id=run_id
         )
-        limit(scope, parent, self._budget, self._depth)
+        if self._budget is not None or self._depth is not None:
+            limit(scope, parent, self._budget, self._depth)
         self._scope = scope
         context = await scope.__aenter__()
         scope._opened_code, scope._opened_instruction = frame.f_code, frame.f_lasti
@@ -170,19 +173,23 @@ class Block:
         self._told = told
         return told.data
 
-    async def __aexit__(
+    def __aexit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:
+    ) -> _Ending:
+        if self._told is None:  # the scope's own coroutine: it names who awaits it
+            return cast("_Ending", self._scope.__aexit__(exc_type, exc, traceback))
+        return cast("_Ending", self._end(self._told, exc_type, exc, traceback))
+
+    async def _end(self, told: Started, exc_type: Any, exc: Any, traceback: Any) -> bool | None:
         scope = self._scope
-        if self._told is not None:
-            try:
-                await self._told.__aexit__(exc_type, exc, traceback)
-            except BaseException as error:  # the scope hears how it really ended
-                await scope.__aexit__(type(error), error, error.__traceback__)
-                raise
+        try:
+            await told.__aexit__(exc_type, exc, traceback)
+        except BaseException as error:  # the scope hears how it really ended
+            await scope.__aexit__(type(error), error, error.__traceback__)
+            raise
         left: bool | None = await scope.__aexit__(exc_type, exc, traceback)
         return left
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import FrameType
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
 import anyio.to_thread
 from anyio.lowlevel import checkpoint_if_cancelled
@@ -18,15 +18,25 @@ from .runs import tool_call
 
 __all__ = ["tool"]
 
-P = ParamSpec("P")
 R = TypeVar("R")
-S = TypeVar("S", bound=Callable[..., Any])
+Tool = Callable[..., Coroutine[Any, Any, R]]
+
+
+class _Decorator(Protocol):
+    @overload  # what is async is so already
+    def __call__(self, target: Tool[R], /) -> Tool[R]: ...
+    @overload
+    def __call__(self, target: Callable[..., R], /) -> Tool[R]: ...
 
 
 @overload
-def tool(target: S, *, name: str | None = ..., timeout: float | None = ...) -> S: ...
+def tool(target: Tool[R], *, name: str | None = ..., timeout: float | None = ...) -> Tool[R]: ...
 @overload
-def tool(*, name: str | None = ..., timeout: float | None = ...) -> Callable[[S], S]: ...
+def tool(
+    target: Callable[..., R], *, name: str | None = ..., timeout: float | None = ...
+) -> Tool[R]: ...
+@overload
+def tool(*, name: str | None = ..., timeout: float | None = ...) -> _Decorator: ...
 
 
 def tool(target: Any = None, *, name: str | None = None, timeout: float | None = None) -> Any:
