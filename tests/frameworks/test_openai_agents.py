@@ -573,6 +573,29 @@ async def test_the_clean_up_of_tools_is_waited_for(
     assert await told_of(fence, drive_it) == CANCELLED
 
 
+async def test_the_clean_up_of_a_delegates_tools_is_waited_for(fence: Ringfence) -> None:
+    at_work, ended = anyio.Event(), []
+
+    async def call() -> None:
+        try:
+            at_work.set()
+            await asyncio.sleep(10)
+        finally:
+            await asyncio.sleep(0.1)
+            ended.append(current_context().user_id)
+
+    inner = clerk_with(loud(call), name="inner")
+    clerk = clerk_with(inner.as_tool("ask", "Ask."))
+
+    async def leave() -> None:
+        async with run_streamed(clerk, "hello", run_config=QUIET):
+            await at_work.wait()
+        assert ended == ["user-00"]
+
+    told = await told_of(fence, leave)
+    assert {outcome for _, _, outcome in told[4:]} == {"cancelled"}
+
+
 async def test_what_outlives_its_scope_is_refused(fence: Ringfence) -> None:
     """Nobody holds the loop of `Runner.run_streamed`: what it still wants to do is refused."""
     called: list[int] = []

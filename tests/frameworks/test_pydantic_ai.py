@@ -21,7 +21,7 @@ from pydantic_ai import (
     UsageLimitExceeded,
     UsageLimits,
 )
-from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.capabilities import AbstractCapability, WrapperCapability
 from pydantic_ai.exceptions import SkipToolExecution
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
@@ -309,6 +309,18 @@ async def test_without_it_the_context_of_a_run_is_carried_out(anyio_backend: Any
     await anext(stream)
     assert whose.get() == "alice's"
     await stream.aclose()
+
+
+class HalfThere(WrapperCapability[Any]):
+    async def wrap_run(self, ctx: Any, *, handler: Any) -> Any:
+        return await handler()
+
+
+async def test_tools_are_not_run_outside_of_a_run_that_it_knows(fence: Ringfence) -> None:
+    agent = guarded(capabilities=[HalfThere(RingfenceCapability())])
+    async with fence.user_context("alice"):
+        with pytest.raises(ContextClosedError, match="has not begun"):
+            await agent.run("hello")
 
 
 # --- every ending -----------------------------------------------------------------------------
