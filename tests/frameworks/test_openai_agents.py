@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import copy
 import dataclasses
+import gc
 import inspect
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -178,6 +180,22 @@ async def test_fifty_users_of_one_agent_are_fifty(
     await crowd.run(fence, lambda: drive(clerk, current_context() if is_given else None))
     kinds = [kind for kind, count in KINDS.items() for _ in range(count)]
     assert crowd.faults(CALLS, kinds) == []
+
+
+# The SDK's own, of runs of plain agents that are cancelled as well.
+@pytest.mark.filterwarnings("ignore:coroutine 'run_single_turn' was never awaited:RuntimeWarning")
+@pytest.mark.parametrize("drive", WAYS)
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_whenever_they_are_cancelled_nothing_is_mixed_up(
+    fence: Ringfence, drive: Drive, seed: int
+) -> None:
+    crowd = Crowd.of(20)
+    clerk = desk(crowd)
+    await crowd.run_and_cancel(fence, lambda: drive(clerk, None), seed)
+    gc.collect()  # while the warning is ignored
+    assert crowd.faults_of_any_ending() == []
+    ends = Counter(told[-1]["kind"] for told in crowd.told.values() if told)
+    assert ends["agent_failed"] > 1, ends
 
 
 async def test_a_context_that_two_users_share_is_refused(fence: Ringfence) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,19 @@ async def test_fifty_users_of_one_agent_are_fifty(fence: Ringfence, drive: Drive
     await crowd.run(fence, lambda: drive(clerk, current_context()))
     kinds = [kind for kind, count in KINDS.items() for _ in range(count)]
     assert crowd.faults(CALLS, kinds) == []
+
+
+@pytest.mark.parametrize("drive", WAYS)
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_whenever_they_are_cancelled_nothing_is_mixed_up(
+    fence: Ringfence, drive: Drive, seed: int
+) -> None:
+    crowd = Crowd.of(20)
+    clerk = desk(crowd, RingfenceCapability())
+    await crowd.run_and_cancel(fence, lambda: drive(clerk, current_context()), seed)
+    assert crowd.faults_of_any_ending() == []
+    ends = Counter(told[-1]["kind"] for told in crowd.told.values() if told)
+    assert ends["agent_failed"] > 1, ends
 
 
 async def test_dependencies_that_two_users_share_are_refused(fence: Ringfence) -> None:
