@@ -109,10 +109,13 @@ class Crowd:
         self, fence: Ringfence, user: str, drive: Callable[[], Awaitable[object]]
     ) -> None:
         async with fence.user_context(user, thread_id=thread_of(user)), subscribe() as events:
+            start = events.position
             try:
                 await drive()
             except Exception as error:
                 self.raised[user] = error
+        # An end may be told as late as at that of the scope.
+        async with fence.user_context(user, thread_id=thread_of(user)), subscribe(start) as events:
             await emit(OVER)
             heard = self.told[user] = []
             async for event in events:
