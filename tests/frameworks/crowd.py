@@ -9,6 +9,7 @@ a test of what should be wrong asks for the words.
 from __future__ import annotations
 
 import contextlib
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -108,16 +109,31 @@ class Crowd:
         self, fence: Ringfence, user: str, drive: Callable[[], Awaitable[object]]
     ) -> None:
         async with fence.user_context(user, thread_id=thread_of(user)), subscribe() as events:
+            start = events.position
             try:
                 await drive()
             except Exception as error:
                 self.raised[user] = error
+        # An end may be told as late as at that of the scope.
+        async with fence.user_context(user, thread_id=thread_of(user)), subscribe(start) as events:
             await emit(OVER)
             heard = self.told[user] = []
             async for event in events:
                 if event.kind == OVER:
                     return
                 heard.append(event.document)
+
+    async def run_and_cancel(
+        self, fence: Ringfence, drive: Callable[[], Awaitable[object]], seed: int
+    ) -> None:
+        """The same, but each run is cancelled at a moment of its own, or comes to its end first."""
+        moments = random.Random(seed)
+
+        async def drive_a_while() -> None:
+            with anyio.move_on_after(moments.uniform(0, 0.6)):
+                await drive()
+
+        await self.run(fence, drive_a_while)
 
     # --- judging ------------------------------------------------------------------------------
 
@@ -135,6 +151,12 @@ class Crowd:
             *self._counts(calls),
             *(fault for user in self.users for fault in self._tree(user, events)),
         ]
+
+    def faults_of_any_ending(self) -> list[str]:
+        """What was wrong, however many calls there were before the runs ended."""
+        raised = [f"{user}: raised {error!r}" for user, error in self.raised.items()]
+        trees = [fault for user in self.users for fault in self._tree(user, None)]
+        return raised + self._mix_ups() + trees
 
     def _mix_ups(self) -> list[str]:
         found = [

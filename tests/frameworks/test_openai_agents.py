@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import copy
 import dataclasses
+import gc
 import inspect
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -178,6 +180,22 @@ async def test_fifty_users_of_one_agent_are_fifty(
     await crowd.run(fence, lambda: drive(clerk, current_context() if is_given else None))
     kinds = [kind for kind, count in KINDS.items() for _ in range(count)]
     assert crowd.faults(CALLS, kinds) == []
+
+
+# The SDK's own, of runs of plain agents that are cancelled as well.
+@pytest.mark.filterwarnings("ignore:coroutine 'run_single_turn' was never awaited:RuntimeWarning")
+@pytest.mark.parametrize("drive", WAYS)
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_whenever_they_are_cancelled_nothing_is_mixed_up(
+    fence: Ringfence, drive: Drive, seed: int
+) -> None:
+    crowd = Crowd.of(20)
+    clerk = desk(crowd)
+    await crowd.run_and_cancel(fence, lambda: drive(clerk, None), seed)
+    gc.collect()  # while the warning is ignored
+    assert crowd.faults_of_any_ending() == []
+    ends = Counter(told[-1]["kind"] for told in crowd.told.values() if told)
+    assert ends["agent_failed"] > 1, ends
 
 
 async def test_a_context_that_two_users_share_is_refused(fence: Ringfence) -> None:
@@ -571,6 +589,29 @@ async def test_the_clean_up_of_tools_is_waited_for(
         assert ended == ["user-00"]
 
     assert await told_of(fence, drive_it) == CANCELLED
+
+
+async def test_the_clean_up_of_a_delegates_tools_is_waited_for(fence: Ringfence) -> None:
+    at_work, ended = anyio.Event(), []
+
+    async def call() -> None:
+        try:
+            at_work.set()
+            await asyncio.sleep(10)
+        finally:
+            await asyncio.sleep(0.1)
+            ended.append(current_context().user_id)
+
+    inner = clerk_with(loud(call), name="inner")
+    clerk = clerk_with(inner.as_tool("ask", "Ask."))
+
+    async def leave() -> None:
+        async with run_streamed(clerk, "hello", run_config=QUIET):
+            await at_work.wait()
+        assert ended == ["user-00"]
+
+    told = await told_of(fence, leave)
+    assert {outcome for _, _, outcome in told[4:]} == {"cancelled"}
 
 
 async def test_what_outlives_its_scope_is_refused(fence: Ringfence) -> None:

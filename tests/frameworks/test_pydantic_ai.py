@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from pydantic_ai import (
     UsageLimitExceeded,
     UsageLimits,
 )
-from pydantic_ai.capabilities import AbstractCapability
+from pydantic_ai.capabilities import AbstractCapability, WrapperCapability
 from pydantic_ai.exceptions import SkipToolExecution
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
@@ -145,6 +146,19 @@ async def test_fifty_users_of_one_agent_are_fifty(fence: Ringfence, drive: Drive
     await crowd.run(fence, lambda: drive(clerk, current_context()))
     kinds = [kind for kind, count in KINDS.items() for _ in range(count)]
     assert crowd.faults(CALLS, kinds) == []
+
+
+@pytest.mark.parametrize("drive", WAYS)
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_whenever_they_are_cancelled_nothing_is_mixed_up(
+    fence: Ringfence, drive: Drive, seed: int
+) -> None:
+    crowd = Crowd.of(20)
+    clerk = desk(crowd, RingfenceCapability())
+    await crowd.run_and_cancel(fence, lambda: drive(clerk, current_context()), seed)
+    assert crowd.faults_of_any_ending() == []
+    ends = Counter(told[-1]["kind"] for told in crowd.told.values() if told)
+    assert ends["agent_failed"] > 1, ends
 
 
 async def test_dependencies_that_two_users_share_are_refused(fence: Ringfence) -> None:
@@ -309,6 +323,18 @@ async def test_without_it_the_context_of_a_run_is_carried_out(anyio_backend: Any
     await anext(stream)
     assert whose.get() == "alice's"
     await stream.aclose()
+
+
+class HalfThere(WrapperCapability[Any]):
+    async def wrap_run(self, ctx: Any, *, handler: Any) -> Any:
+        return await handler()
+
+
+async def test_tools_are_not_run_outside_of_a_run_that_it_knows(fence: Ringfence) -> None:
+    agent = guarded(capabilities=[HalfThere(RingfenceCapability())])
+    async with fence.user_context("alice"):
+        with pytest.raises(ContextClosedError, match="has not begun"):
+            await agent.run("hello")
 
 
 # --- every ending -----------------------------------------------------------------------------

@@ -195,6 +195,13 @@ MUTANTS: list[Mutant] = [
         "        if True:\n",
         OPENAI_FIFTY,
     ),
+    mutant(
+        "openai-agents: nobody waits for the tools of an agent that is a tool",
+        tools,
+        "            async with agent_run(agent.name), outlasting_tools():\n",
+        "            async with agent_run(agent.name):\n",
+        f"{OPENAI}::test_the_clean_up_of_a_delegates_tools_is_waited_for",
+    ),
     # --- openai-agents: agents
     mutant(
         "openai-agents: nobody is told that an agent that is a tool thinks",

@@ -15,6 +15,7 @@ from agents.tool_context import ToolContext
 
 from ..agents import agent_run, check_explicit, tool_call
 from ..errors import RingfenceError
+from ._tools_at_work import outlasting_tools
 from .problems import refusal_in
 
 __all__ = ["agent_of", "explicit_in", "guarded", "refusal_behind"]
@@ -145,5 +146,5 @@ async def _block(tool: Any, ctx: Any) -> AsyncIterator[None]:
         if agent is None:
             yield
         else:
-            async with agent_run(agent.name):
+            async with agent_run(agent.name), outlasting_tools():
                 yield
