@@ -51,11 +51,19 @@ async def emit_numbers(hub: EventHub, *numbers: int, **options: Any) -> list[str
     return [await hub.emit("counted", {"n": n}, **options) for n in numbers]
 
 
-async def follow_and_emit(hub: EventHub, users: Any, count: int, connections: int) -> None:
+async def follow_and_emit(hub: EventHub, users: Any, count: int, connections: int) -> int:
+    """
+    Emit to each of the users, whose connections are lost and come back time and again.
+
+    Fails unless each connection got all of its user's events, in order and once, and none of
+    anybody else's. Returns how often one was lost.
+    """
+    lost = 0
     got: dict[tuple[str, int], list[tuple[str, int]]] = {}
     ready = {user: anyio.Semaphore(0) for user in users}
 
     async def follow(user: str, number: int) -> None:
+        nonlocal lost
         mine = got[user, number] = []
         last: str | None = None
         while len(mine) < count:
@@ -69,6 +77,7 @@ async def follow_and_emit(hub: EventHub, users: Any, count: int, connections: in
                     last = event.id
                     stay -= 1
                     if len(mine) == count or not stay:
+                        lost += not stay
                         break
                     if event.sequence % (11 * number + 5) == 0:
                         await anyio.sleep(0)
@@ -91,3 +100,4 @@ async def follow_and_emit(hub: EventHub, users: Any, count: int, connections: in
     for (user, _), mine in got.items():
         assert mine == [(user, number) for number in range(count)]
     assert len(got) == len(users) * connections
+    return lost

@@ -17,6 +17,7 @@ def anyio_backend() -> str:
 async def test_connections_are_small_and_cost_others_nothing() -> None:
     report = await trial(CONNECTIONS)
     assert report.delivered == CONNECTIONS
+    assert report.lost > 20  # of six connections, which lost nothing by it
     assert report.bytes_each < 20_000
     # Generous: it must not grow with them, and ten thousand bells or buffers would show.
     alone = report.emit_alone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -258,6 +259,29 @@ async def test_without_pub_sub_it_costs_time_only(
             async with waiting(events) as got:
                 await emit_numbers(hub, number)
             assert got == [number]
+
+
+async def test_a_channel_that_cannot_be_had_just_now_fails_in_silence(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where redis-py connects again by itself, while the listener reads."""
+    hub, unheard = make(poll_interval=0.2), list[Any]()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, problem: unheard.append(problem))
+    monkeypatch.setattr("ringfence.integrations._doorbell._PATIENCE", 0.05)
+
+    async def refuse(*args: object) -> None:
+        raise RuntimeError("readuntil() called while another coroutine is already waiting")
+
+    async with user_context("bob"), hub.subscribe():
+        monkeypatch.setattr("redis.asyncio.client.PubSub.subscribe", refuse)
+        async with user_context("ann"), hub.subscribe() as events:
+            async with waiting(events) as got:
+                await emit_numbers(hub, 1)
+            assert got == [1]
+    gc.collect()
+    await asyncio.sleep(0)
+    assert unheard == []
 
 
 def _unless_polling(doorbell: Any, name: bytes) -> None:

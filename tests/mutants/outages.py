@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from .events import DELIVERY, STARTED, VALKEY, begun, doorbell, over_socket, redis, scripts
+from .events import (
+    DELIVERY,
+    STARTED,
+    VALKEY,
+    begun,
+    delivery,
+    doorbell,
+    over_socket,
+    position,
+    redis,
+    scripts,
+)
 from .mutant import Mutant, mutant
 
 cutting = "integrations/_cut_off.py"
 PROCESSES = "tests/integration/test_event_processes.py"
+ATTACKED = "tests/integration/test_events_attacked.py"
 UNTOLD = f"{STARTED}::test_what_runs_is_not_stopped_by_what_tells_of_it"
 ORIGIN = f"{DELIVERY}::test_a_request_says_which_of_its_user_s_connections_it_came_from"
 
@@ -143,5 +155,26 @@ MUTANTS: list[Mutant] = [
         "            if _cancels() > cancels:\n",
         "            if False:\n",
         f"{VALKEY}::test_no_cancellation_is_lost",
+    ),
+    mutant(
+        "events attacked: an id may be followed by anything",
+        position,
+        '[0-9]{0,14})", re.ASCII).fullmatch',
+        '[0-9]{0,14})", re.ASCII).match',
+        f"{ATTACKED}::test_what_is_no_id_of_an_event_is_refused",
+    ),
+    mutant(
+        "events attacked: an origin is compared letter by letter",
+        delivery,
+        "self._is_allowed(sent[0].lower(), scope, headers)",
+        "self._is_allowed(sent[0], scope, headers)",
+        f"{ATTACKED}::test_origins",
+    ),
+    mutant(
+        "events attacked: a client may say anything",
+        over_socket,
+        "            self._code = _code_for(message)\n",
+        "            return\n",
+        f"{ATTACKED}::test_a_frame_closes_its_own_connection_alone",
     ),
 ]

@@ -5,8 +5,11 @@ Ten thousand connections: what each costs, and what an event costs while they ar
 
 In one process and without sockets: each connection is a task with a scope and a subscription of
 its own, as under a server. Emitting is timed for one user while nobody else is there, while all
-others wait, and while all others have events that they do not read. With `--valkey`, the time from
-emitting to delivery on a real Valkey too.
+others wait, and while all others have events that they do not read. Then two users get a thousand
+events each on three connections that are lost time and again, and everything that is wrong with
+that is found: loss, doubles, another order, the other user's. With `--valkey`, the same on a real
+Valkey, whose connections for bells are killed meanwhile; the time from emitting to delivery; and
+how long so many connections take that come at once.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ import attrs
 from ringfence import user_context
 from ringfence.events import Event, EventHub, MemoryLog
 
+from ..events.readers import follow_and_emit
+
 EVENTS = 500
 
 
@@ -40,6 +45,7 @@ class Report:
     emit_among_waiting: float = 0
     emit_among_slow: float = 0
     delivered: int = 0
+    lost: int = 0
     delivery: list[float] = attrs.field(factory=list, repr=False)
 
 
@@ -114,6 +120,7 @@ async def trial(count: int) -> Report:
     async with slow(hub, slow_ones):
         report.emit_among_slow = await emit_cost(hub)
     report.delivery = await deliveries(hub)
+    report.lost = await disconnected(EventHub())
     return report
 
 
@@ -133,17 +140,58 @@ async def deliveries(hub: EventHub, events: int = EVENTS) -> list[float]:
     return sorted(took)
 
 
-async def on_valkey() -> list[float]:
-    """The same deliveries by way of a real Valkey, from one hub to another."""
+async def on_valkey(count: int) -> Iterable[str]:
+    """Lines to print: the same by way of a real Valkey."""
     from ringfence.integrations.redis import RedisLog
     from ringfence.testing.valkey import valkey_server
 
     with valkey_server() as server:
-        hub = EventHub(RedisLog(server.url))
+        hub = EventHub(RedisLog(server.url), max_connections=count + 10)
         try:
-            return await deliveries(hub)
+            times = await deliveries(hub)
+            lost, kills = await killed(hub, server.url)
+            seconds = await all_at_once(hub, count)
         finally:
             await hub.aclose()
+    return [
+        _percentiles("the same by Valkey", times),
+        f"two users, 1,000 events, 3 connections: whole, though {lost} were lost and {kills} "
+        "connections for bells were killed",
+        f"by Valkey, all of them connected at once: {seconds:.1f} s",
+    ]
+
+
+async def disconnected(hub: EventHub) -> int:
+    """Two users, 1,000 events, three connections each; how often one was lost."""
+    return await follow_and_emit(hub, ("ann", "bob"), count=1000, connections=3)
+
+
+async def killed(hub: EventHub, url: str) -> tuple[int, int]:
+    """The same while connections for bells are killed; how many were."""
+    from redis.asyncio import Redis
+
+    count = 0
+
+    async def kill() -> None:
+        nonlocal count
+        async with Redis.from_url(url) as server:
+            while True:
+                await asyncio.sleep(0.02)
+                count += await server.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+
+    killing = asyncio.create_task(kill())
+    try:
+        return await disconnected(hub), count
+    finally:
+        killing.cancel()
+        await asyncio.wait([killing])
+
+
+async def all_at_once(hub: EventHub, count: int) -> float:
+    """Seconds until so many connections that come at the same time are there."""
+    began = time.perf_counter()
+    async with asyncio.timeout(120), connections(hub, count):
+        return time.perf_counter() - began
 
 
 def show(report: Report) -> Iterable[str]:
@@ -155,6 +203,7 @@ def show(report: Report) -> Iterable[str]:
     yield f"emit, others who do not read     {report.emit_among_slow:>10.1f} us"
     yield f"delivered, one event each        {report.delivered:>10,}"
     yield _percentiles("emit to delivery", report.delivery)
+    yield f"two users, 1,000 events, 3 connections: whole, though {report.lost} were lost"
 
 
 def _percentiles(name: str, took: list[float]) -> str:
@@ -175,7 +224,7 @@ def main() -> int:
     report = asyncio.run(trial(options.connections))
     print("\n".join(show(report)))
     if options.valkey:
-        print(_percentiles("the same by Valkey", asyncio.run(on_valkey())))
+        print("\n".join(asyncio.run(on_valkey(options.connections))))
     return 0 if report.delivered == options.connections else 1
 
 

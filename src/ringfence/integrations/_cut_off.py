@@ -49,6 +49,6 @@ def _transport_of(connection: Any) -> asyncio.WriteTransport | None:
     for _ in range(_LAYERS):
         transport = getattr(owner, "transport", None)
         if hasattr(transport, "abort") and hasattr(transport, "get_write_buffer_size"):
-            return transport  # type: ignore[no-any-return]  # uvloop's is of no class of asyncio
+            return transport  # uvloop's is of no class of asyncio
         owner = getattr(getattr(owner, "_receive", None), "__self__", None)
     return None

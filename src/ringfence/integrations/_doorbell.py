@@ -104,7 +104,7 @@ class Doorbell:
             is_wanted = name in self._rings
             if self._pubsub is None or is_wanted is not (verb == "subscribe"):
                 return  # the listener subscribes to all when it connects
-            with contextlib.suppress(RedisError, OSError):  # the listener notices, too
+            with contextlib.suppress(Exception):  # whatever it is, the listener notices, too
                 await getattr(self._pubsub, verb)(name)
 
     async def _listen(self) -> None:
