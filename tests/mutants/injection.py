@@ -15,6 +15,7 @@ TAILORED = "tests/injection/test_tailored.py"
 OFFERS = "tests/injection/test_offers.py"
 THREADS = "tests/injection/test_threads.py"
 SHARED = "tests/injection/test_shared.py"
+KEPT = "tests/injection/test_kept.py"
 BRIDGES = "tests/injection/test_bridges.py"
 
 MUTANTS: list[Mutant] = [
@@ -858,5 +859,27 @@ MUTANTS: list[Mutant] = [
         '        _refuse_session_in_thread(connection.scope.get("route"))\n',
         "    async def give_session(connection: HTTPConnection) -> Any:\n",
         BRIDGES,
+    ),
+    # --- kept
+    mutant(
+        "injection: a plain object that was smuggled out is not reported after its scope",
+        "scope.py",
+        "            self._refuse_kept(obj, self._recipes.services)\n",
+        "            pass\n",
+        KEPT,
+    ),
+    mutant(
+        "injection: what is the application's own is accused of being kept by it",
+        "injection/container.py",
+        "        if self._app.has(obj):  # handed on by a factory\n",
+        "        if False:\n",
+        KEPT,
+    ),
+    mutant(
+        "injection: what is of no kind that is made for a request is accused too",
+        "injection/container.py",
+        "        if not any(_may_be_of(obj, plan) for plan in tuple(self._plans.values())):\n",
+        "        if False:\n",
+        KEPT,
     ),
 ]
