@@ -15,6 +15,7 @@ TAILORED = "tests/injection/test_tailored.py"
 OFFERS = "tests/injection/test_offers.py"
 THREADS = "tests/injection/test_threads.py"
 SHARED = "tests/injection/test_shared.py"
+SIGNATURES = "tests/injection/test_signatures.py"
 KEPT = "tests/injection/test_kept.py"
 BRIDGES = "tests/injection/test_bridges.py"
 
@@ -881,5 +882,48 @@ MUTANTS: list[Mutant] = [
         "        if not any(_may_be_of(obj, plan) for plan in tuple(self._plans.values())):\n",
         "        if False:\n",
         KEPT,
+    ),
+    # --- signatures
+    mutant(
+        "injection: the frame of whoever registers decides what names elsewhere mean",
+        "injection/signatures.py",
+        "        if frame is not None and is_local:\n",
+        "        if frame is not None:\n",
+        SIGNATURES,
+    ),
+    mutant(
+        "injection: names that a function closes over are not known",
+        "injection/signatures.py",
+        "        self.locals.update(_closure_of(function))\n",
+        "",
+        SIGNATURES,
+    ),
+    mutant(
+        "injection: a class does not know itself",
+        "injection/signatures.py",
+        "            self.locals.setdefault(source.__name__, source)\n",
+        "            pass\n",
+        SIGNATURES,
+    ),
+    mutant(
+        "injection: a decorator hides what the function asks for",
+        "injection/signatures.py",
+        '        elif hasattr(source, "__wrapped__") and not isinstance(source, type):\n',
+        "        elif False:\n",
+        SIGNATURES,
+    ),
+    mutant(
+        "injection: what a class's module calls by a name is not known to its generated constructor",
+        "injection/signatures.py",
+        "            self.globals = vars(sys.modules[source.__module__])\n",
+        "            pass\n",
+        SIGNATURES,
+    ),
+    mutant(
+        "injection: what annotations say besides the type is lost",
+        "injection/signatures.py",
+        "include_extras=True",
+        "include_extras=False",
+        SIGNATURES,
     ),
 ]
