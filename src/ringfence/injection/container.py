@@ -369,8 +369,9 @@ class Container(Infrastructure):
 
 
 def _may_be_of(obj: object, plan: Plan) -> bool:
-    is_short = plan.provider is not None and plan.rank < RANKS[Lifetime.APP]
-    return is_short and type(obj) in (plan.key, plan.kind, plan.provider.source)
+    if plan.provider is None or plan.rank == RANKS[Lifetime.APP]:
+        return False
+    return type(obj) in (plan.key, plan.kind, plan.provider.source)
 
 
 def _asked_for(compiler: Compiler, key: Any) -> bool:
