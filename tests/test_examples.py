@@ -102,8 +102,8 @@ def test_agent_tools() -> None:
     assert printed("agent_tools") == (
         "pydantic-ai sees note(text)\n"
         "openai-agents sees note(text)\n"
-        "ann: remembers ['a', 'tea'], wrote ['a', 'tea']\n"
-        "bob: remembers ['a', 'milk'], wrote ['a', 'milk']\n"
+        "ann: remembers ['a', 'cup', 'tea'], wrote ['a', 'cup', 'tea']\n"
+        "bob: remembers ['a', 'milk', 'mug'], wrote ['a', 'milk', 'mug']\n"
     )
 
 

@@ -73,6 +73,10 @@ class Resolver(Protocol):
         """Whether it is something that scopes have, and this one has not."""
         ...
 
+    def keeper_of(self, obj: object) -> str | None:
+        """Which of the application's objects keeps one of a shorter lifetime, if one does."""
+        ...
+
     async def release(self, scope: RequestScope, wanted: Any) -> None:
         """Finalise that object of this scope before its turn."""
 

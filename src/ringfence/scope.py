@@ -480,8 +480,11 @@ class RequestScope(Infrastructure):
         """
         Return `obj`, unless it belongs to another request tree. Costs one look-up.
 
+        What was made for one request, and belongs to nobody any more, is looked for in what the
+        fence's container keeps for the application.
+
         Raises:
-            OwnershipError: it belongs to another.
+            OwnershipError: it belongs to another; or an object of the application's has kept it.
             ContextClosedError: it belongs to one that has ended.
         """
         self._require_here()
@@ -493,6 +496,8 @@ class RequestScope(Infrastructure):
             if claimant.admits(self) or claimant.is_shared(obj):
                 return obj
             raise isolation.foreign_object(obj, claimant.request_id, self.request_id)
+        if claimant is None and self._recipes is not None:
+            self._refuse_kept(obj, self._recipes.services)
         return obj
 
     def get(self, wanted: TypeForm[T]) -> Coroutine[Any, Any, T]:
@@ -599,6 +604,17 @@ class RequestScope(Infrastructure):
         context = copy_context()
         context.run(_set, self)
         return context
+
+    def _refuse_kept(self, obj: object, services: Resolver | None) -> None:
+        keeper = None if services is None else services.keeper_of(obj)
+        if keeper is not None:
+            raise OwnershipError(
+                f"This `{type(obj).__name__}` is of a kind that is made for one request or user, "
+                f"and the application's `{keeper}` keeps it.",
+                "Keep what it says instead; to share it on purpose, provide it for the "
+                "application's lifetime.",
+                request_id=self.request_id,
+            )
 
     def _require_open(self) -> None:
         if self._state is not OPEN:

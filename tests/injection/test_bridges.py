@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from ringfence import ConfigurationError, Ringfence, UserExecutionContext, current_scope
 from ringfence.injection import Container, Lifetime
-from ringfence.integrations.fastapi import UserContextMiddleware, from_container
+from ringfence.integrations.fastapi import ScopedSession, UserContextMiddleware, from_container
 from ringfence.integrations.sqlalchemy import Database
 
 from ..integrations.asgi_driver import identify, ok
@@ -99,6 +99,9 @@ def sync_route(session: Annotated[AsyncSession, from_container(AsyncSession)]) -
 def of_ones_own(session: Annotated[OwnSession, from_container(OwnSession)]) -> None: ...
 
 
+def scoped(session: ScopedSession) -> None: ...
+
+
 def made_of(session: Annotated[AsyncSession, from_container(AsyncSession)]) -> str:
     return type(session).__name__
 
@@ -123,7 +126,7 @@ def _with_route(route: Any, how: str, fence: Ringfence) -> FastAPI:
 
 
 @pytest.mark.parametrize("how", ["itself", "included", "mounted"])
-@pytest.mark.parametrize("route", [sync_route, of_ones_own, indirectly])
+@pytest.mark.parametrize("route", [sync_route, of_ones_own, indirectly, scoped])
 def test_a_session_in_a_sync_route_is_refused_at_start(route: Any, how: str) -> None:
     app = _with_route(route, how, Ringfence(services=Container()))
     with pytest.raises(ConfigurationError, match=f"`{route.__name__}` asks for a session"):

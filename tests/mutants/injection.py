@@ -15,6 +15,8 @@ TAILORED = "tests/injection/test_tailored.py"
 OFFERS = "tests/injection/test_offers.py"
 THREADS = "tests/injection/test_threads.py"
 SHARED = "tests/injection/test_shared.py"
+SIGNATURES = "tests/injection/test_signatures.py"
+KEPT = "tests/injection/test_kept.py"
 BRIDGES = "tests/injection/test_bridges.py"
 
 MUTANTS: list[Mutant] = [
@@ -858,5 +860,70 @@ MUTANTS: list[Mutant] = [
         '        _refuse_session_in_thread(connection.scope.get("route"))\n',
         "    async def give_session(connection: HTTPConnection) -> Any:\n",
         BRIDGES,
+    ),
+    # --- kept
+    mutant(
+        "injection: a plain object that was smuggled out is not reported after its scope",
+        "scope.py",
+        "            self._refuse_kept(obj, self._recipes.services)\n",
+        "            pass\n",
+        KEPT,
+    ),
+    mutant(
+        "injection: what is the application's own is accused of being kept by it",
+        "injection/container.py",
+        "        if self._app.has(obj):  # handed on by a factory\n",
+        "        if False:\n",
+        KEPT,
+    ),
+    mutant(
+        "injection: what is of no kind that is made for a request is accused too",
+        "injection/container.py",
+        "        if not any(_may_be_of(obj, plan) for plan in tuple(self._plans.values())):\n",
+        "        if False:\n",
+        KEPT,
+    ),
+    # --- signatures
+    mutant(
+        "injection: the frame of whoever registers decides what names elsewhere mean",
+        "injection/signatures.py",
+        "        if frame is not None and is_local:\n",
+        "        if frame is not None:\n",
+        SIGNATURES,
+    ),
+    mutant(
+        "injection: names that a function closes over are not known",
+        "injection/signatures.py",
+        "        self.locals.update(_closure_of(function))\n",
+        "",
+        SIGNATURES,
+    ),
+    mutant(
+        "injection: a class does not know itself",
+        "injection/signatures.py",
+        "            self.locals.setdefault(source.__name__, source)\n",
+        "            pass\n",
+        SIGNATURES,
+    ),
+    mutant(
+        "injection: a decorator hides what the function asks for",
+        "injection/signatures.py",
+        '        elif hasattr(source, "__wrapped__") and not isinstance(source, type):\n',
+        "        elif False:\n",
+        SIGNATURES,
+    ),
+    mutant(
+        "injection: what a class's module calls by a name is not known to its generated constructor",
+        "injection/signatures.py",
+        "            self.globals = vars(sys.modules[source.__module__])\n",
+        "            pass\n",
+        SIGNATURES,
+    ),
+    mutant(
+        "injection: what annotations say besides the type is lost",
+        "injection/signatures.py",
+        "include_extras=True",
+        "include_extras=False",
+        SIGNATURES,
     ),
 ]

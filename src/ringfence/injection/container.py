@@ -14,8 +14,9 @@ from ..state import OPEN, _get
 from .compiling import Alias, Compiler
 from .graph import ProviderGraph, graph_of
 from .holders import AppHolder, ScopeHolder, holder_of, holders_beneath
+from .kept import keeps
 from .keys import key_of, label_of
-from .lifetimes import Lifetime
+from .lifetimes import RANKS, Lifetime
 from .overrides import Override, _here, _override, override_of
 from .pending import MISSING
 from .plans import Offered, Plan
@@ -271,6 +272,17 @@ class Container(Infrastructure):
             return False
         return isinstance(plan, Offered) and not plan.is_there(self._asker(scope))
 
+    def keeper_of(self, obj: object) -> str | None:
+        """Which of the application's objects keeps one of a shorter lifetime, if one does."""
+        if not any(_may_be_of(obj, plan) for plan in tuple(self._plans.values())):
+            return None
+        if self._app.has(obj):  # handed on by a factory
+            return None
+        for value, *_ in tuple(self._app.known.values()):
+            if keeps(value, obj):
+                return type(value).__name__
+        return None
+
     async def release(self, scope: RequestScope, wanted: Any) -> None:
         """See `RequestScope.release`."""
         asker, plan = self._asker(scope), self.plan(wanted)
@@ -354,6 +366,12 @@ class Container(Infrastructure):
                 f"The application stopped, but {len(failed)} of its finalisers did not succeed.",
                 [error for error in failed if isinstance(error, Exception)],
             )
+
+
+def _may_be_of(obj: object, plan: Plan) -> bool:
+    if plan.provider is None or plan.rank == RANKS[Lifetime.APP]:
+        return False
+    return type(obj) in (plan.key, plan.kind, plan.provider.source)
 
 
 def _asked_for(compiler: Compiler, key: Any) -> bool:
