@@ -209,7 +209,8 @@ def user_context(
             rules.check("thread_id", thread_id)
             rules.check("run_id", run_id)
     else:
-        rules.check("user_id", user_id)
+        if type(user_id) is not str or user_id not in rules.known:
+            rules.learn("user_id", user_id)
         thread_id = generate_id() if thread_id is None else rules.check("thread_id", thread_id)
         run_id = generate_id() if run_id is None else rules.check("run_id", run_id)
     if request_id is None:
