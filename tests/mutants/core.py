@@ -263,8 +263,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "4: singletons can be owned",
         "isolation.py",
-        "        _refuse_unownable(obj)\n        with self._lock:",
-        "        with self._lock:",
+        "        _refuse_unownable(obj)\n        self.list_all()\n",
+        "        self.list_all()\n",
         LAW[4],
     ),
     mutant(
