@@ -290,6 +290,17 @@ async def test_what_is_made_while_somebody_looks_is_owned_although_the_making_fa
         assert len(registry._entries) == len(registry.unlisted) == 0
 
 
+async def test_an_ended_request_is_not_asked_what_it_owned() -> None:
+    fence = Ringfence(services=_container(Session, Users))
+    for has_callback in (False, False, True):
+        async with fence.user_context("alice-1"):
+            current_scope().get_now(Users)
+            assert len(registry.unlisted) == 1
+            if has_callback:
+                current_scope().callback(list)
+        assert not registry.unlisted
+
+
 class Interrupted(dict[Any, Any]):
     """What a holder has made, where another thread does something as soon as it was read."""
 

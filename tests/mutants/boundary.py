@@ -793,8 +793,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "8: a user id of which no other id was given is not looked at",
         "current.py",
-        '            rules.learn("user_id", user_id)\n        thread_id',
-        "            pass\n        thread_id",
+        '            rules.learn("user_id", user_id)\n        if thread_id',
+        "            pass\n        if thread_id",
         "tests/test_current.py",
     ),
     mutant(

@@ -195,7 +195,7 @@ MUTANTS: list[Mutant] = [
         "isolation.py",
         "            for claimant in list(self.unlisted):\n",
         "            for claimant in ():\n",
-        HOLDERS,
+        WRITING,
     ),
     mutant(
         "injection: whoever looks meanwhile does not wait",
@@ -230,9 +230,13 @@ MUTANTS: list[Mutant] = [
     mutant(
         "injection: what is made while somebody looks belongs to nobody if the making fails",
         "injection/plans.py",
-        "            return self.at_once(holder)\n        finally:\n            if holder",
-        "            value = self.at_once(holder)\n        except ZeroDivisionError:\n            raise\n"
-        "        else:\n            if holder",
+        "        try:\n            return self.at_once(holder)\n        finally:\n"
+        "            if holder.is_listed or holder.scope._state is not OPEN:\n"
+        "                holder.catch_up(self)\n",
+        "        value = self.at_once(holder)\n"
+        "        if holder.is_listed or holder.scope._state is not OPEN:\n"
+        "            holder.catch_up(self)\n"
+        "        return value\n",
         WRITING,
     ),
     mutant(
@@ -447,11 +451,27 @@ MUTANTS: list[Mutant] = [
         "",
         THREADS,
     ),
-    mutant(
+    Mutant(
         "injection: what a thread makes in an ended scope is given and kept",
-        "injection/holders.py",
-        "        if kept is not value or is_untold or self.scope._state is not OPEN:",
-        "        if kept is not value or is_untold:",
+        (
+            (
+                "injection/plans.py",
+                "            if holder.is_listed or holder.scope._state is not OPEN:\n",
+                "            if holder.is_listed:\n",
+            ),
+            (
+                "injection/holders.py",
+                "        if kept is not value or is_untold or self.scope._state is not OPEN:\n",
+                "        if kept is not value or is_untold:\n",
+            ),
+        ),
+        (THREADS,),
+    ),
+    mutant(
+        "injection: what a written function makes in an ended scope is given",
+        "injection/plans.py",
+        "            if holder.is_listed or holder.scope._state is not OPEN:\n",
+        "            if holder.is_listed:\n",
         THREADS,
     ),
     mutant(
