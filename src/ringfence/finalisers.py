@@ -48,8 +48,8 @@ class _Callback:
         self.name = name
         self.awaitable: Awaitable[Any] | None = None
 
-    def start(self, exc: BaseException | None, context: contextvars.Context) -> Job:
-        return Job(self._finish, f"ringfence finaliser {self.name}", context)
+    def start(self, exc: BaseException | None, context: Callable[[], contextvars.Context]) -> Job:
+        return Job(self._finish, f"ringfence finaliser {self.name}", context())
 
     async def _finish(self) -> None:
         if self.awaitable is not None:
@@ -87,7 +87,7 @@ class _Entered:
             self._at_loop_end,
         )
 
-    def start(self, exc: BaseException | None, context: contextvars.Context) -> Job:
+    def start(self, exc: BaseException | None, context: Callable[[], contextvars.Context]) -> Job:
         self.exc = exc
         self.leave.set()
         return self.job
@@ -197,7 +197,7 @@ class Finalisers:
             except BaseException as raised:
                 error = raised
         if isinstance(entry, _Entered) or inspect.isawaitable(entry.awaitable):
-            error, cancelled = await entry.start(None, self._context()).wait(self._limit)
+            error, cancelled = await entry.start(None, self._context).wait(self._limit)
         error = _own_error(error, None, entry.name)
         self._note(entry, began, error)
         if cancelled is not None:
@@ -280,7 +280,7 @@ class Finalisers:
                 break
             entry = self.entries.pop()
             began = time.perf_counter()
-            error, cancelled_now = await entry.start(exc, self._context()).wait(self._limit)
+            error, cancelled_now = await entry.start(exc, self._context).wait(self._limit)
             cancelled = cancelled_now or cancelled
             self._note(entry, began, _own_error(error, exc, entry.name))
         return cancelled
