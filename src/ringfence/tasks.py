@@ -119,8 +119,13 @@ def spawn(
     task = _LoopTask(work(), loop=loop, name=name, context=context)
     task.at_loop_end = at_loop_end
     _running.add(task)
-    task.add_done_callback(_running.discard)
+    task.add_done_callback(_forget)
     return task.cancel
+
+
+def _forget(task: Any) -> None:
+    _running.discard(task)
+    task.at_loop_end = None  # whose it is has a reference to the task, and is not to be kept alive
 
 
 class Signal:

@@ -320,6 +320,13 @@ MUTANTS: list[Mutant] = [
         "tests/test_tasks.py",
     ),
     mutant(
+        "5: a manager that was left keeps its scope alive until the collector runs",
+        "tasks.py",
+        "    task.at_loop_end = None  # whose",
+        "    pass  # whose",
+        "tests/test_finalisers.py",
+    ),
+    mutant(
         "5: a signal wakes only the first",
         "tasks.py",
         "                waiting.set_result(None)\n",
