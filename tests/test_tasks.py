@@ -204,6 +204,26 @@ async def test_what_is_cancelled_before_its_first_turn_waits_all_the_same(
     assert str(await task) == "early"
 
 
+@pytest.mark.parametrize("is_first", [False, True])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancellation_is_not_lost_to_that_of_a_scope_in_the_same_turn(
+    anyio_backend: str, is_first: bool
+) -> None:
+    event, scope = Signal(), anyio.CancelScope()
+
+    async def wait() -> BaseException | None:
+        with scope:
+            return await wait_out(event, None)
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    for cancel in (task.cancel, scope.cancel) if is_first else (scope.cancel, task.cancel):
+        cancel()
+    await anyio.wait_all_tasks_blocked()
+    event.set()
+    assert isinstance(await task, asyncio.CancelledError)
+
+
 async def test_a_signal_wakes_all_who_wait_and_those_who_come_late_do_not() -> None:
     event, woken = Signal(), []
 

@@ -283,5 +283,6 @@ async def _let_go_first() -> BaseException | None:
         await _next_turn()
     except asyncio.CancelledError as error:
         # A cancel scope says so again, and it is not ours to raise until it is let through.
-        return None if "cancel scope" in str(error) else error
+        is_of_scope = str(error).startswith("Cancelled via cancel scope ")
+        return None if is_of_scope else error
     return None
