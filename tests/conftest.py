@@ -57,7 +57,7 @@ def _nothing_left() -> Iterator[None]:
     if len(registry):
         gc.collect()
     entries = len(registry)
-    registry._entries.clear()
+    registry.clear()
     assert not left, f"left open: {left}"
     assert not entries, f"{entries} objects left in the registry"
 

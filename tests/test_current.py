@@ -131,6 +131,13 @@ async def test_the_old_order_arrives_in_the_old_fields() -> None:
         )
 
 
+@pytest.mark.parametrize("user_id", ["placeholder", "", "alice 1", ["alice-1"], None])
+def test_a_user_id_is_checked_each_time_whatever_else_is_given(user_id: Any) -> None:
+    for others in ({}, {}, {"thread_id": "t-1"}, {"thread_id": "t-1", "run_id": "r-1"}):
+        with pytest.raises(InvalidContextError):
+            user_context(user_id, **others)
+
+
 def test_an_expired_identity_opens_nothing() -> None:
     expired = Identity("alice-1", expires_at=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
     with pytest.raises(InvalidContextError, match="This identity has expired") as caught:

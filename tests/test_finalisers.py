@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import gc
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Generator
 from typing import Any
 
@@ -392,6 +394,23 @@ async def test_two_tasks_may_enter_managers_at_once() -> None:
             for name in "abc":
                 tasks.start_soon(enter, name)
     assert sorted(ran) == ["a", "b", "c"]
+
+
+async def test_an_ended_scope_that_entered_a_manager_is_freed_without_the_collector() -> None:
+    @contextlib.asynccontextmanager
+    async def manager() -> AsyncIterator[None]:
+        yield
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with user_context("alice-1"):
+            scope = weakref.ref(current_scope())
+            await current_scope().enter(manager())
+        await anyio.wait_all_tasks_blocked()
+        assert scope() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_manager_that_fails_to_enter_is_not_left() -> None:

@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from ringfence import counters
-from ringfence.tasks import Job, is_cancellation, is_on_trio, spawn, wait_out
+from ringfence.tasks import Job, Signal, is_cancellation, is_on_trio, spawn, wait_out
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="outside")
 
@@ -142,7 +142,7 @@ async def test_an_error_while_it_is_cancelled_is_the_cause() -> None:
 
 
 async def test_waiting_outlasts_an_anyio_cancellation() -> None:
-    event, order = anyio.Event(), []
+    event, order = Signal(), []
 
     async def setter() -> None:
         await anyio.wait_all_tasks_blocked()
@@ -160,7 +160,7 @@ async def test_waiting_outlasts_an_anyio_cancellation() -> None:
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_waiting_outlasts_task_cancel_and_gives_the_last_back(anyio_backend: str) -> None:
-    event, waiting = anyio.Event(), anyio.Event()
+    event, waiting = Signal(), Signal()
 
     async def wait() -> BaseException | None:
         waiting.set()
@@ -180,14 +180,83 @@ async def test_waiting_outlasts_task_cancel_and_gives_the_last_back(anyio_backen
 
 async def test_waiting_has_a_limit() -> None:
     began = anyio.current_time()
-    assert await wait_out(anyio.Event(), 0.02) is None
+    assert await wait_out(Signal(), 0.02) is None
     assert 0.01 < anyio.current_time() - began < 5
 
 
 async def test_waiting_for_what_has_happened_takes_no_time() -> None:
-    event = anyio.Event()
+    event = Signal()
     event.set()
     assert await wait_out(event, 0) is None
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_is_cancelled_before_its_first_turn_waits_all_the_same(
+    anyio_backend: str,
+) -> None:
+    event = Signal()
+    task = asyncio.create_task(wait_out(event, None))
+    await asyncio.sleep(0)  # it stands where it lets others go first
+    task.cancel("early")
+    await anyio.wait_all_tasks_blocked()
+    assert not task.done()
+    event.set()
+    assert str(await task) == "early"
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancellation_is_not_lost_to_that_of_a_scope_in_the_same_turn(
+    anyio_backend: str, is_first: bool
+) -> None:
+    event, scope = Signal(), anyio.CancelScope()
+
+    async def wait() -> BaseException | None:
+        with scope:
+            return await wait_out(event, None)
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    for cancel in (task.cancel, scope.cancel) if is_first else (scope.cancel, task.cancel):
+        cancel()
+    await anyio.wait_all_tasks_blocked()
+    event.set()
+    assert isinstance(await task, asyncio.CancelledError)
+
+
+async def test_a_signal_wakes_all_who_wait_and_those_who_come_late_do_not() -> None:
+    event, woken = Signal(), []
+
+    async def wait(number: int) -> None:
+        await (event.wait() if number % 2 else event.wait_soon())
+        woken.append(number)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(4):
+            tasks.start_soon(wait, number)
+        await anyio.wait_all_tasks_blocked()
+        assert not event.is_set()
+        assert woken == []
+        event.set()
+    await wait(4)
+    assert sorted(woken) == [0, 1, 2, 3, 4]
+    assert event._waiting == []
+
+
+async def test_who_gives_up_waiting_for_a_signal_leaves_the_others() -> None:
+    event, woken = Signal(), []
+
+    async def wait() -> None:
+        await event.wait()
+        woken.append("other")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        with anyio.move_on_after(0.01):
+            await event.wait()
+        assert len(event._waiting) == 1
+        event.set()
+    assert woken == ["other"]
 
 
 async def test_where_it_runs(anyio_backend_name: str) -> None:

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from types import CodeType
 from typing import TYPE_CHECKING
 
-import anyio
 import attrs
 
 from . import counters, isolation
 from .errors import ConfigurationError, ScopeCloseError
 from .finalisers import FinaliserReport
 from .state import CLOSED, CLOSING, OPEN, _get, _set
-from .tasks import spawn, wait_out
+from .tasks import Signal, spawn, wait_out
 
 if TYPE_CHECKING:
     from .scope import RequestScope, _Extras
@@ -40,7 +39,7 @@ async def leave(
     cancelled = None
     finalisers = extras.finalisers
     if extras.children or (finalisers is not None and not finalisers.run_inline()):
-        extras.closed_event = anyio.Event()
+        extras.closed_event = Signal()
         if isinstance(exc, GeneratorExit):
             _finish_elsewhere(scope, exc, code, instruction)
             return False
@@ -70,7 +69,7 @@ async def _close_with_parent(
     extras.exc = exc
     extras.parent_closed = True
     counters.count("scope.parent_closed")
-    extras.closed_event = anyio.Event()
+    extras.closed_event = Signal()
     cancelled = await run_finalisers(scope, exc)
     _finish(scope, None, 0)
     parent = scope._parent

@@ -209,16 +209,22 @@ def user_context(
             rules.check("thread_id", thread_id)
             rules.check("run_id", run_id)
     else:
-        rules.check("user_id", user_id)
-        thread_id = generate_id() if thread_id is None else rules.check("thread_id", thread_id)
-        run_id = generate_id() if run_id is None else rules.check("run_id", run_id)
-    if request_id is None:
-        try:
-            request_id = _next_id()
-        except IndexError:
-            request_id = generate_id()
-    else:
+        if type(user_id) is not str or user_id not in rules.known:
+            rules.learn("user_id", user_id)
+        if thread_id is not None:
+            rules.check("thread_id", thread_id)
+        if run_id is not None:
+            rules.check("run_id", run_id)
+    if request_id is not None:
         rules.check("request_id", request_id)
+    try:
+        thread_id = _next_id() if thread_id is None else thread_id
+        run_id = _next_id() if run_id is None else run_id
+        request_id = _next_id() if request_id is None else request_id
+    except IndexError:  # the pool has run out
+        thread_id = generate_id() if thread_id is None else thread_id
+        run_id = generate_id() if run_id is None else run_id
+        request_id = generate_id() if request_id is None else request_id
     if websocket_client_id is not None:
         rules.check("websocket_client_id", websocket_client_id)
     if db_session is not None:

@@ -210,6 +210,8 @@ class Ringfence(Infrastructure):
         **options: Unpack[UserContextOptions],
     ) -> AbstractAsyncContextManager[UserExecutionContext]:
         """`ringfence.user_context` with this fence: for scripts, workers and tests."""
+        if not options:  # to unpack nothing takes a quarter of a microsecond
+            return user_context(user_id, fence=self)
         return user_context(user_id, fence=self, **options)
 
     def nobody(self, **options: Unpack[NobodyOptions]) -> AbstractAsyncContextManager[RequestScope]:

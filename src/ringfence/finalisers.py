@@ -15,7 +15,7 @@ import attrs
 
 from . import counters
 from .errors import WrongTypeError
-from .tasks import Job, is_cancellation, wait_out
+from .tasks import Job, Signal, is_cancellation, wait_out
 
 __all__ = ["FinaliserReport", "Finalisers"]
 
@@ -48,8 +48,8 @@ class _Callback:
         self.name = name
         self.awaitable: Awaitable[Any] | None = None
 
-    def start(self, exc: BaseException | None, context: contextvars.Context) -> Job:
-        return Job(self._finish, f"ringfence finaliser {self.name}", context)
+    def start(self, exc: BaseException | None, context: Callable[[], contextvars.Context]) -> Job:
+        return Job(self._finish, f"ringfence finaliser {self.name}", context())
 
     async def _finish(self) -> None:
         if self.awaitable is not None:
@@ -75,8 +75,8 @@ class _Entered:
         self.value: Any = None
         self.is_entered = False
         self.is_given_up = False  # it took too long to enter, and its scope has closed
-        self.ready = anyio.Event()
-        self.leave = anyio.Event()
+        self.ready = Signal()
+        self.leave = Signal()
         self.exc: BaseException | None = None
         self.patience = patience
         self.job = Job(
@@ -87,7 +87,7 @@ class _Entered:
             self._at_loop_end,
         )
 
-    def start(self, exc: BaseException | None, context: contextvars.Context) -> Job:
+    def start(self, exc: BaseException | None, context: Callable[[], contextvars.Context]) -> Job:
         self.exc = exc
         self.leave.set()
         return self.job
@@ -142,7 +142,7 @@ class Finalisers:
         self.entries: list[_Callback | _Entered] = []
         self.report: list[FinaliserReport] = []
         self._entering: list[_Entered] = []
-        self._finishing: list[anyio.Event] = []  # what runs before its turn
+        self._finishing: list[Signal] = []  # what runs before its turn
         self._limit = limit
         self._context = context  # a new one in which the scope is the current one
 
@@ -179,7 +179,7 @@ class Finalisers:
         for entry in self.entries:
             if entry is owner or (isinstance(entry, _Entered) and entry.manager is owner):
                 self.entries.remove(entry)
-                done = anyio.Event()
+                done = Signal()
                 self._finishing.append(done)
                 try:
                     await self._finish_now(entry)
@@ -197,7 +197,7 @@ class Finalisers:
             except BaseException as raised:
                 error = raised
         if isinstance(entry, _Entered) or inspect.isawaitable(entry.awaitable):
-            error, cancelled = await entry.start(None, self._context()).wait(self._limit)
+            error, cancelled = await entry.start(None, self._context).wait(self._limit)
         error = _own_error(error, None, entry.name)
         self._note(entry, began, error)
         if cancelled is not None:
@@ -229,7 +229,7 @@ class Finalisers:
 
     async def _until_ready(self, entry: _Entered) -> None:
         try:
-            await entry.ready.wait()
+            await entry.ready.wait_soon()
         except anyio.get_cancelled_exc_class():
             if not entry.is_entered:
                 entry.job.cancel()
@@ -280,7 +280,7 @@ class Finalisers:
                 break
             entry = self.entries.pop()
             began = time.perf_counter()
-            error, cancelled_now = await entry.start(exc, self._context()).wait(self._limit)
+            error, cancelled_now = await entry.start(exc, self._context).wait(self._limit)
             cancelled = cancelled_now or cancelled
             self._note(entry, began, _own_error(error, exc, entry.name))
         return cancelled

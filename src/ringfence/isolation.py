@@ -56,6 +56,11 @@ UNOWNABLE = (
 )  # fmt: skip
 
 
+def is_ownable(kind: type) -> bool:
+    """Whether objects of this type have a life of their own."""
+    return not issubclass(kind, UNOWNABLE) and kind not in (tuple, frozenset)
+
+
 # --- shared objects ---------------------------------------------------------------------------
 
 _shared: dict[int, object] = {}
@@ -150,6 +155,9 @@ class Claimant(Infrastructure):
         """Whether the current context, in which no scope is open, is its own."""
         return False
 
+    def list_claims(self) -> None:
+        """Enter in the registry what it owns, and from now on at once what comes; if `unlisted`."""
+
 
 class IsolationRegistry:
     """
@@ -157,17 +165,40 @@ class IsolationRegistry:
 
     An entry holds the object, so its `id` cannot pass to another while the entry lives; it is
     dropped when its claimant is released. Looking up costs one dict access, whatever is open.
+
+    Attributes:
+        unlisted: claimants whose objects are new, so that nobody else can have them yet, and which
+            are asked for them when somebody looks, each once. Most never are: an entry for
+            each object, made and dropped, took longer than making the object.
     """
 
     def __init__(self) -> None:
         self._entries: dict[int, tuple[object, Callable[[], Claimant | None]]] = {}
         self._lock = threading.Lock()
+        self.unlisted: dict[Claimant, None] = {}
+        self._listing = threading.RLock()  # the collector may run code that looks, meanwhile
 
     def __len__(self) -> int:
+        self.list_all()
         return len(self._entries)
+
+    def list_all(self, but: object = None) -> None:
+        """Enter the objects of every claimant that has not been asked, `but` one's."""
+        if len(self.unlisted) == (but in self.unlisted):
+            return
+        with self._listing:
+            for claimant in list(self.unlisted):
+                if claimant is not but:
+                    claimant.list_claims()
+                    self.unlisted.pop(claimant, None)  # not before: others must wait
 
     def owner_of(self, obj: object) -> Claimant | None:
         """The claimant of `obj`, if it has one."""
+        if self.unlisted:
+            self.list_all()
+        return self._owner_of(obj)
+
+    def _owner_of(self, obj: object) -> Claimant | None:
         entry = self._entries.get(id(obj))
         return entry[1]() if entry is not None else None
 
@@ -188,8 +219,9 @@ class IsolationRegistry:
             ContextLimitError: more than `limit` objects.
         """
         _refuse_unownable(obj)
+        self.list_all()
         with self._lock:
-            owner = self.owner_of(obj)
+            owner = self._owner_of(obj)
             if owner is not None and owner.ends_before(claimant):
                 owner = None
             if owner is claimant or (owner is not None and owner.is_kin(claimant)):
@@ -220,6 +252,7 @@ class IsolationRegistry:
         Raises:
             OwnershipError: another claimant has it.
         """
+        self.list_all(claimant)
         entry = self._entries.setdefault(id(obj), (obj, claimant))
         if entry[1] is claimant:
             return
@@ -228,6 +261,11 @@ class IsolationRegistry:
             return
         if not own.is_shared(obj):
             raise foreign_object(obj, owner.request_id, own.request_id)
+
+    def clear(self) -> None:
+        """Forget who owns what. For tests, after one that left something."""
+        self._entries.clear()
+        self.unlisted.clear()
 
     def disown(self, obj: object, claimant: object) -> None:
         """Drop what was adopted for this claimant."""

@@ -26,7 +26,7 @@ from .generators import EXIT_STACK, GENERATOR_FLAGS, place
 from .isolation import Claimant, Infrastructure
 from .refusals import check_owner, draining, foreign_session, no_user, nothing_open
 from .state import CLOSED, CLOSING, NEW, OPEN, State, _get, _set, roots
-from .tasks import running_task
+from .tasks import Signal, running_task
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -53,7 +53,7 @@ class _Extras:
     finalisers: Finalisers | None = None
     claimant: Claimant | None = None
     claims: Mapping[str, Any] = _NO_CLAIMS
-    closed_event: anyio.Event | None = None
+    closed_event: Signal | None = None
     connection: Any = None  # of a root of a boundary: what it answers, for its container
     deadline: float | None = None
     exc: BaseException | None = None

@@ -13,7 +13,7 @@ import attrs
 
 from . import counters
 from .state import CLOSED, _current, _get, roots
-from .tasks import codes_of, context_of, is_on_trio, wait_out
+from .tasks import Signal, codes_of, context_of, is_on_trio, wait_out
 
 if TYPE_CHECKING:
     from .fence import Detached
@@ -94,7 +94,7 @@ async def _watch(work: list[Work], limit: float) -> tuple[list[Work], BaseExcept
     while left := [each for each in work if not each.is_over()]:
         if anyio.current_time() >= deadline:
             break
-        cancelled = await wait_out(anyio.Event(), PAUSE) or cancelled
+        cancelled = await wait_out(Signal(), PAUSE) or cancelled
     return left, cancelled
 
 

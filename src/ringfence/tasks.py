@@ -7,7 +7,7 @@ import contextvars
 import gc
 import inspect
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from types import CodeType
 from typing import Any
 
@@ -16,8 +16,8 @@ import anyio
 from . import counters
 
 __all__ = [
-    "Job", "codes_of", "context_of", "is_cancellation", "is_on_trio", "running_task", "spawn",
-    "wait_out",
+    "Job", "Signal", "codes_of", "context_of", "is_cancellation", "is_on_trio", "running_task",
+    "spawn", "wait_out",
 ]  # fmt: skip
 
 _running: set[asyncio.Task[None]] = set()  # the event loop itself keeps weak references only
@@ -119,8 +119,74 @@ def spawn(
     task = _LoopTask(work(), loop=loop, name=name, context=context)
     task.at_loop_end = at_loop_end
     _running.add(task)
-    task.add_done_callback(_running.discard)
+    task.add_done_callback(_forget)
     return task.cancel
+
+
+def _forget(task: Any) -> None:
+    _running.discard(task)
+    task.at_loop_end = None  # whose it is has a reference to the task, and is not to be kept alive
+
+
+class Signal:
+    """
+    Something that happens once, and that tasks wait for. Lives as long as it is of interest.
+
+    An `anyio.Event` asks which event loop runs whenever it is made or waited for; this one asks
+    only where somebody really has to wait.
+    """
+
+    __slots__ = ("_has_happened", "_waiting")
+
+    def __init__(self) -> None:
+        self._has_happened = False
+        self._waiting: list[Any] = []  # a future or, on trio, an event of each
+
+    def is_set(self) -> bool:
+        """Whether it has happened."""
+        return self._has_happened
+
+    def set(self) -> None:
+        """Wake whoever waits, and let nobody wait any more."""
+        self._has_happened = True
+        for waiting in self._waiting:
+            if not isinstance(waiting, asyncio.Future):
+                waiting.set()
+            elif not waiting.done():
+                waiting.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait until it happens; may be cancelled."""
+        if self._has_happened:
+            return
+        if is_on_trio():
+            event = anyio.Event()
+            await self._wait_for(event, event.wait())
+        else:
+            future = asyncio.get_running_loop().create_future()
+            await self._wait_for(future, future)
+
+    async def wait_soon(self) -> None:
+        """The same, for what most likely happens in the turn of a task that is ready."""
+        if not (self._has_happened or is_on_trio()):
+            await _next_turn()
+        await self.wait()
+
+    async def _wait_for(self, waiting: Any, its_end: Awaitable[None]) -> None:
+        self._waiting.append(waiting)
+        try:
+            await its_end
+        finally:
+            self._waiting.remove(waiting)
+
+
+def _next_turn() -> Coroutine[Any, Any, None]:
+    """
+    Let the tasks that are ready go first. On asyncio only.
+
+    To look again afterwards takes neither a future nor a timer, and no further round of the loop.
+    """
+    return asyncio.sleep(0)
 
 
 class Job:
@@ -138,7 +204,7 @@ class Job:
         at_end: Callable[[], None] | None = None,
         at_loop_end: Callable[[], None] | None = None,
     ) -> None:
-        self.done = anyio.Event()
+        self.done = Signal()
         self.error: BaseException | None = None
         self.is_void = False  # cancelled before it began, and so never done
         self._work: Callable[[], Coroutine[Any, Any, None]] | None = work
@@ -188,7 +254,7 @@ class Job:
         return late, cancelled
 
 
-async def wait_out(event: anyio.Event, limit: float | None) -> BaseException | None:
+async def wait_out(event: Signal | anyio.Event, limit: float | None) -> BaseException | None:
     """
     Wait for `event` at most `limit` seconds, whatever arrives meanwhile.
 
@@ -196,7 +262,9 @@ async def wait_out(event: anyio.Event, limit: float | None) -> BaseException | N
     keyboard interrupt on trio, are caught, and the last is returned, for the caller to raise
     when it is done.
     """
-    cancelled: BaseException | None = None
+    cancelled = None if event.is_set() or is_on_trio() else await _let_go_first()
+    if event.is_set():
+        return cancelled
     deadline = float("inf") if limit is None else anyio.current_time() + limit
     while not event.is_set() and anyio.current_time() < deadline:
         try:
@@ -207,3 +275,14 @@ async def wait_out(event: anyio.Event, limit: float | None) -> BaseException | N
         except BaseException as error:
             cancelled = error
     return cancelled
+
+
+async def _let_go_first() -> BaseException | None:
+    """Let the tasks that are ready go first; the cancellation that arrived meanwhile."""
+    try:
+        await _next_turn()
+    except asyncio.CancelledError as error:
+        # A cancel scope says so again, and it is not ours to raise until it is let through.
+        is_of_scope = str(error).startswith("Cancelled via cancel scope ")
+        return None if is_of_scope else error
+    return None

@@ -69,15 +69,45 @@ async def test_what_a_thread_makes_too_late_is_closed_and_not_given(
     assert len(registry) == before
 
 
-async def test_two_threads_get_one_object_and_the_other_is_forgotten() -> None:
+async def test_what_a_written_function_makes_too_late_is_not_given() -> None:
+    is_slow, begun, may_go_on = False, threading.Event(), threading.Event()
+
+    class Slow:
+        def __init__(self) -> None:
+            if is_slow:
+                begun.set()
+                may_go_on.wait(5)
+
+    container = Container()
+    container.provide(Slow)
+    fence = Ringfence(services=container)
+    for _ in range(2):  # it is written for the second
+        async with fence.user_context("alice-1"):
+            current_scope().get_now(Slow)
+    is_slow, before = True, len(registry)
+    async with fence.user_context("alice-1"):
+        scope = current_scope()
+        thread, results = _in_thread(lambda: scope.get_now(Slow))
+        begun.wait(5)
+    may_go_on.set()
+    thread.join(5)
+    assert isinstance(results[0], ContextClosedError)
+    assert len(registry) == before
+
+
+@pytest.mark.parametrize("is_class", [False, True])
+async def test_two_threads_get_one_object_and_the_other_is_forgotten(is_class: bool) -> None:
     both = threading.Barrier(2)
 
     class Met:
         def __init__(self) -> None:
             both.wait(5)
 
+    def met() -> Met:
+        return Met()
+
     container = Container()
-    container.provide(Met)
+    container.provide(Met if is_class else met, gives=Met)
     got: list[Met] = []
 
     async def ask() -> None:

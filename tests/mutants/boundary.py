@@ -786,9 +786,16 @@ MUTANTS: list[Mutant] = [
     mutant(
         "8: at the boundary a user id is not looked at",
         "current.py",
-        '        rules.learn("user_id", user_id)\n',
-        "        pass\n",
+        '        rules.learn("user_id", user_id)\n    if identity.tenant',
+        "        pass\n    if identity.tenant",
         f"{UNREAD}::test_what_a_context_must_not_hold_is_refused_at_once",
+    ),
+    mutant(
+        "8: a user id of which no other id was given is not looked at",
+        "current.py",
+        '            rules.learn("user_id", user_id)\n        if thread_id',
+        "            pass\n        if thread_id",
+        "tests/test_current.py",
     ),
     mutant(
         "8: at the boundary a tenant id is not looked at",

@@ -18,6 +18,7 @@ SHARED = "tests/injection/test_shared.py"
 SIGNATURES = "tests/injection/test_signatures.py"
 KEPT = "tests/injection/test_kept.py"
 BRIDGES = "tests/injection/test_bridges.py"
+WRITING = "tests/injection/test_writing.py"
 
 MUTANTS: list[Mutant] = [
     # --- lifetimes
@@ -111,13 +112,18 @@ MUTANTS: list[Mutant] = [
         (
             (
                 "injection/plans.py",
-                "        if self.is_simple and holder.scope._state is OPEN and",
-                "        if self.is_simple and",
+                "        if scope._state is not OPEN or _get() is not scope or",
+                "        if _get() is not scope or",
+            ),
+            (
+                "injection/plans.py",
+                "            if holder.is_listed or holder.scope._state is not OPEN:\n",
+                "            if holder.is_listed:\n",
             ),
             (
                 "injection/holders.py",
-                "        if kept is not value or self.scope._state is not OPEN:\n",
-                "        if kept is not value:\n",
+                "        if kept is not value or is_untold or self.scope._state is not OPEN:\n",
+                "        if kept is not value or is_untold:\n",
             ),
         ),
         (CONTAINER,),
@@ -132,8 +138,8 @@ MUTANTS: list[Mutant] = [
             ),
             (
                 "injection/holders.py",
-                "        if kept is not value or self.scope._state is not OPEN:\n",
-                "        if kept is not value:\n",
+                "        if kept is not value or is_untold or self.scope._state is not OPEN:\n",
+                "        if kept is not value or is_untold:\n",
             ),
         ),
         (PLANS,),
@@ -163,24 +169,143 @@ MUTANTS: list[Mutant] = [
     mutant(
         "injection: what is made belongs to nobody",
         "injection/holders.py",
-        "            entry = _claims.setdefault(id(value), (value, self))\n"
-        "            if entry[1] is not self:\n                _adopt(value, self)\n",
+        "            _adopt(value, self)\n",
         "            pass\n",
         HOLDERS,
     ),
     mutant(
         "injection: two requests may be given one object",
         "injection/holders.py",
-        "            if entry[1] is not self:\n                _adopt(value, self)\n",
-        "",
+        "            _adopt(value, self)\n",
+        "            _claims.setdefault(id(value), (value, self))\n",
         HOLDERS,
     ),
     mutant(
         "injection: what was made is owned after its scope has ended",
         "injection/holders.py",
-        "            if entry is not None and entry[1] is self:\n                del _claims[id(value)]\n",
-        "            pass\n",
+        "        if self.has_claims:\n            super().disown()\n",
+        "",
         HOLDERS,
+    ),
+    mutant(
+        "injection: a scope that has ended can still be asked what it owns",
+        "injection/holders.py",
+        "        _unlisted.pop(self, None)\n",
+        "",
+        WRITING,
+    ),
+    mutant(
+        "injection: what was made before anybody looked belongs to nobody",
+        "isolation.py",
+        "            for claimant in list(self.unlisted):\n",
+        "            for claimant in ():\n",
+        WRITING,
+    ),
+    mutant(
+        "injection: whoever looks meanwhile does not wait",
+        "isolation.py",
+        "                    claimant.list_claims()\n                    self.unlisted.pop(claimant, None)",
+        "                    self.unlisted.pop(claimant, None)\n                    claimant.list_claims()",
+        WRITING,
+    ),
+    Mutant(
+        "injection: what is made after somebody looked belongs to nobody",
+        (
+            (
+                "injection/holders.py",
+                "        is_claimed = self.is_listed or not plan.is_fresh\n",
+                "        is_claimed = not plan.is_fresh\n",
+            ),
+            (
+                "injection/holders.py",
+                "        is_untold = self.is_listed and not is_claimed\n",
+                "        is_untold = False\n",
+            ),
+        ),
+        (WRITING,),
+    ),
+    mutant(
+        "injection: what is made while somebody looks belongs to nobody",
+        "injection/holders.py",
+        "        if self.is_listed:\n            self.list_claims()\n",
+        "",
+        WRITING,
+    ),
+    mutant(
+        "injection: what is made while somebody looks belongs to nobody if the making fails",
+        "injection/plans.py",
+        "        try:\n            return self.at_once(holder)\n        finally:\n"
+        "            if holder.is_listed or holder.scope._state is not OPEN:\n"
+        "                holder.catch_up(self)\n",
+        "        value = self.at_once(holder)\n"
+        "        if holder.is_listed or holder.scope._state is not OPEN:\n"
+        "            holder.catch_up(self)\n"
+        "        return value\n",
+        WRITING,
+    ),
+    mutant(
+        "injection: what is let go of while somebody looks stays owned",
+        "injection/holders.py",
+        "            if id(value) not in there:\n",
+        "            if self.is_given_up:\n",
+        WRITING,
+    ),
+    mutant(
+        "injection: what ends while somebody looks stays owned",
+        "injection/holders.py",
+        "        left = () if self.is_given_up else list(",
+        "        left = list(",
+        WRITING,
+    ),
+    mutant(
+        "injection: whatever a class gives is taken for new",
+        "injection/plans.py",
+        "    return is_class and make.__new__ is object.__new__\n",
+        "    return is_class\n",
+        WRITING,
+    ),
+    mutant(
+        "injection: whatever a class of a class gives is taken for new",
+        "injection/plans.py",
+        "    is_class = isinstance(make, type) and type(make).__call__ is type.__call__\n",
+        "    is_class = isinstance(make, type)\n",
+        WRITING,
+    ),
+    # --- written functions
+    mutant(
+        "injection: a written function takes what a factory gives for new",
+        "injection/writing.py",
+        '        keep = "keep_new" if plan.is_fresh else "keep"\n',
+        '        keep = "keep_new"\n',
+        WRITING,
+    ),
+    mutant(
+        "injection: a written function makes again what is there",
+        "injection/writing.py",
+        'f"get(plan{number}, MISSING)" if is_of_request',
+        '"MISSING" if is_of_request',
+        WRITING,
+    ),
+    mutant(
+        "injection: a written function is deeper than Python allows",
+        "injection/writing.py",
+        " and depth < DEEPEST and",
+        " and",
+        WRITING,
+    ),
+    mutant(
+        "injection: a written function is not shown",
+        "injection/writing.py",
+        "        return self.text\n",
+        '        return ""\n',
+        WRITING,
+    ),
+    mutant(
+        "injection: a written function drops what is given by name",
+        "injection/writing.py",
+        "        arguments += [f",
+        "        _ = [f",
+        WRITING,
     ),
     mutant(
         "injection: a scope with finalisers goes on owning",
@@ -291,8 +416,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "injection: what is released is finalised again at the end",
         "finalisers.py",
-        "                self.entries.remove(entry)\n                done = anyio.Event()\n",
-        "                done = anyio.Event()\n",
+        "                self.entries.remove(entry)\n                done = Signal()\n",
+        "                done = Signal()\n",
         CONTAINER,
     ),
     mutant(
@@ -330,18 +455,34 @@ MUTANTS: list[Mutant] = [
         "",
         THREADS,
     ),
-    mutant(
+    Mutant(
         "injection: what a thread makes in an ended scope is given and kept",
-        "injection/holders.py",
-        "        if kept is not value or self.scope._state is not OPEN:",
-        "        if kept is not value:",
+        (
+            (
+                "injection/plans.py",
+                "            if holder.is_listed or holder.scope._state is not OPEN:\n",
+                "            if holder.is_listed:\n",
+            ),
+            (
+                "injection/holders.py",
+                "        if kept is not value or is_untold or self.scope._state is not OPEN:\n",
+                "        if kept is not value or is_untold:\n",
+            ),
+        ),
+        (THREADS,),
+    ),
+    mutant(
+        "injection: what a written function makes in an ended scope is given",
+        "injection/plans.py",
+        "            if holder.is_listed or holder.scope._state is not OPEN:\n",
+        "            if holder.is_listed:\n",
         THREADS,
     ),
     mutant(
         "injection: what another thread was faster to make stays owned",
         "injection/holders.py",
-        "        if kept is not value or self.scope._state is not OPEN:",
-        "        if self.scope._state is not OPEN:",
+        "        if kept is not value or is_untold or self.scope._state is not OPEN:",
+        "        if is_untold or self.scope._state is not OPEN:",
         THREADS,
     ),
     mutant(

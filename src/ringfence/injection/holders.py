@@ -27,6 +27,7 @@ __all__ = ["AppHolder", "Holder", "ScopeHolder", "close"]
 _adopt = isolation.registry.adopt
 _disown = isolation.registry.disown
 _claims = isolation.registry._entries
+_unlisted = isolation.registry.unlisted
 _new = object.__new__
 
 
@@ -197,6 +198,9 @@ class ScopeHolder(_Extras, Holder):
 
     scope: RequestScope
     user: UserHolder | None = None
+    is_listed = False  # whether the registry has asked what it owns: it is told at once since
+    has_claims = False  # whether there may be entries of its own
+    is_given_up = False
 
     def is_let_go(self) -> bool:
         """See `_Extras`."""
@@ -209,12 +213,37 @@ class ScopeHolder(_Extras, Holder):
         ):
             return False
         self.scope._state = CLOSING  # from here on, threads give up themselves what they make
-        for value in list(self.made.values()):
-            entry = _claims.get(id(value))
-            if entry is not None and entry[1] is self:
-                del _claims[id(value)]
+        self.disown()
         self.held = self.scope._extras = None
         return True
+
+    def disown(self) -> None:
+        """See `Holder`."""
+        self.is_given_up = True
+        _unlisted.pop(self, None)
+        if self.has_claims:
+            super().disown()
+
+    def list_claims(self) -> None:
+        """See `Claimant`."""
+        self.is_listed = self.has_claims = True  # before it looks: what is made since, is told
+        listed = [value for value in list(self.made.values()) if isolation.is_ownable(type(value))]
+        for value in listed:
+            _claims.setdefault(id(value), (value, self))
+        # Another thread may have let go of something, or of everything, meanwhile.
+        left = () if self.is_given_up else list(self.made.values())
+        there = {id(value) for value in left}
+        for value in listed:
+            if id(value) not in there:
+                _disown(value, self)
+
+    def catch_up(self, plan: Plan) -> None:
+        """What was made at once is told to the registry that asked; or given up, if too late."""
+        if self.is_listed:
+            self.list_claims()
+        if self.scope._state is not OPEN:
+            _disown(self.made.pop(plan, None), self)
+            raise self.scope._closed_error()
 
     def remains(self) -> _Extras:
         """See `_Extras`."""
@@ -253,21 +282,28 @@ class ScopeHolder(_Extras, Holder):
 
     def keep(self, plan: Plan, value: Any) -> Any:
         """See `Holder`; it belongs to the scope's request tree."""
+        is_claimed = self.is_listed or not plan.is_fresh
+        if is_claimed:
+            self._claim(plan, value)
+        kept = self.made.setdefault(plan, value)
+        is_untold = self.is_listed and not is_claimed
+        if kept is not value or is_untold or self.scope._state is not OPEN:
+            self._came_late(plan, value, kept)
+        return kept
+
+    def _claim(self, plan: Plan, value: Any) -> None:
         if type(value) is not plan.kind:
             plan.learn(type(value))
         if plan.is_ownable:
-            entry = _claims.setdefault(id(value), (value, self))
-            if entry[1] is not self:
-                _adopt(value, self)
-        kept = self.made.setdefault(plan, value)
-        if kept is not value or self.scope._state is not OPEN:
-            self._came_late(plan, value, kept)
-        return kept
+            self.has_claims = True
+            _adopt(value, self)
 
     def _came_late(self, plan: Plan, value: Any, kept: Any) -> None:
         """Give up what a thread made although another was faster, or the scope has ended."""
         if kept is not value:
             _disown(value, self)
+        elif self.is_listed:
+            self._claim(plan, value)
         if self.scope._state is not OPEN:
             _disown(self.made.pop(plan, None), self)
             raise self.scope._closed_error()
@@ -319,6 +355,7 @@ def holder_of(scope: RequestScope, app: AppHolder) -> ScopeHolder:
                 if extras is None:
                     scope._extras = extras = holder
                 extras.held = holder
+                _unlisted[holder] = None
     found: ScopeHolder = holder
     return found
 

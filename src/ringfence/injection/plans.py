@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ProviderCycleError, UnreachableProviderError
-from ..isolation import UNOWNABLE
+from ..isolation import is_ownable
 from ..state import OPEN, _get
 from .keys import label_of
 from .lifetimes import RANKS, Lifetime
 from .pending import MISSING, Pending, making
 from .providers import Kind
+from .writing import written_for
 
 if TYPE_CHECKING:
     from ..offers import Offer
@@ -43,12 +44,16 @@ class Plan:
         is_plain: making it needs no `await`.
         is_kept: there is one for each holder, not one for each who asks.
         value: what is the same for whoever asks, at hand; else `MISSING`.
+        is_fresh: what is made with it is new, so that nobody else can have it.
+        is_plain_call: it is the request's, and a call that awaits and opens nothing makes it.
     """
 
     rank: int = RANKS[Lifetime.APP]
     is_plain = True
     is_kept = False
     is_ownable = False
+    is_fresh = False
+    is_plain_call = False
     kind: type | None = None
     name: str
     parts: tuple[Part, ...] = ()
@@ -74,7 +79,7 @@ class Plan:
     def learn(self, kind: type) -> None:
         """Note of which type the object is, and so whether it can be owned."""
         self.kind = kind
-        self.is_ownable = not issubclass(kind, UNOWNABLE) and kind not in (tuple, frozenset)
+        self.is_ownable = is_ownable(kind)
 
 
 class Given(Plan):
@@ -180,8 +185,10 @@ class _Sourced(Plan):
         self.by_name = tuple((name, plan) for name, _, plan in parts if name is not None)
         self.is_async = provider.kind in (Kind.ASYNC_CALL, Kind.ASYNC_MANAGER)
         self.is_manager = provider.kind in (Kind.MANAGER, Kind.ASYNC_MANAGER)
-        self.only = self.positional[0] if len(self.positional) == 1 else None
-        self.is_simple = not (self.by_name or self.is_manager or self.is_async)
+        is_call = not (self.is_manager or self.is_async)
+        self.is_fresh = is_call and _makes_anew(self.make)
+        self.is_plain_call = is_call and self.rank == RANKS[Lifetime.REQUEST]
+        self.is_simple = is_call and not self.by_name
         self.is_plain = not self.is_async and all(plan.is_plain for _, _, plan in parts)
 
     def make_now(self, holder: Holder) -> Any:
@@ -218,6 +225,12 @@ class _Sourced(Plan):
             f"Making a `{self.name}` needs an `await`: {self.provider.place}.",
             "Ask for it with `await scope.get(...)` or in an async function, or once before.",
         )
+
+
+def _makes_anew(make: Any) -> bool:
+    """Whether a call gives a new object, whatever else it does: only a class is sure to."""
+    is_class = isinstance(make, type) and type(make).__call__ is type.__call__
+    return is_class and make.__new__ is object.__new__
 
 
 class Transient(_Sourced):
@@ -336,24 +349,30 @@ class MadeForRequest(Made):
         return holder.made.get(self, MISSING)
 
     def now(self, asker: Any) -> Any:
-        """See `Plan`; written out, as most objects are of this kind."""
-        scope = asker.scope
-        holder = asker if scope._parent is None else asker.of_root()
+        """See `Plan`; what is asked for more than once gets a function written for it."""
+        holder: Any = asker if asker.scope._parent is None else asker.of_root()
         value = holder.made.get(self, MISSING)
         if value is not MISSING:
             return value
-        if self.is_simple and holder.scope._state is OPEN and _get() is holder.scope:
-            only = self.only
-            if only is not None:
-                part = only.value
-                return holder.keep(self, self.make(only.now(holder) if part is MISSING else part))
-            args = []
-            for plan in self.positional:
-                value = plan.value
-                args.append(plan.now(holder) if value is MISSING else value)
-            return holder.keep(self, self.make(*args))
-        holder.require_open()
+        scope = holder.scope
+        if scope._state is not OPEN or _get() is not scope or holder.is_listed:
+            holder.require_open()
+            return holder.keep(self, self.make_now(holder))
+        try:
+            return self.at_once(holder)
+        finally:
+            if holder.is_listed or holder.scope._state is not OPEN:
+                holder.catch_up(self)
+
+    def at_once(self, holder: Any) -> Any:
+        """Make it, where its root is open and current. Replaced when it has been useful once."""
+        if self.is_plain_call:
+            self.at_once = self._written  # type: ignore[method-assign]
         return holder.keep(self, self.make_now(holder))
+
+    def _written(self, holder: Any) -> Any:
+        self.at_once = written_for(self)  # type: ignore[method-assign, assignment]
+        return self.at_once(holder)
 
 
 class MadeForUser(Made):

@@ -160,5 +160,5 @@ def left_over(world: World) -> None:
 def _forget_all() -> None:
     """What one world has leaked is not the next one's fault."""
     roots.clear()
-    registry._entries.clear()
+    registry.clear()
     clear_shared_object_registry()
