@@ -373,14 +373,14 @@ async def test_an_event_is_stored_where_its_bell_is_forbidden(make: Make, server
 
 async def test_a_server_that_stops_answering_is_waited_for_within_bounds() -> None:
     with own_server() as server:
-        hub = EventHub(RedisLog(server.url, call_timeout=0.3))
+        hub = EventHub(RedisLog(server.url, call_timeout=1))
         async with user_context("ann"):
             await emit_numbers(hub, 1)
             server.hold()
             began = anyio.current_time()
             with pytest.raises(EventLogError, match="did not answer") as caught:
                 await hub.emit("counted")
-            assert anyio.current_time() - began < 2
+            assert anyio.current_time() - began < 4
             assert caught.value.may_be_stored is True
             server.let_go()
             await emit_numbers(hub, 2)
@@ -399,8 +399,8 @@ async def test_a_run_goes_on_while_the_log_is_away(outage: str) -> None:
                 return 17
 
     with own_server() as server:
-        hub = EventHub(RedisLog(server.url, call_timeout=0.1))
-        fence = Ringfence(events=hub, settings=Settings(finaliser_timeout=0.5))
+        hub = EventHub(RedisLog(server.url))
+        fence = Ringfence(events=hub, settings=Settings(finaliser_timeout=1))
         async with fence, fence.user_context("ann"):
             await emit_numbers(hub, 0)
             assert await run() == 17

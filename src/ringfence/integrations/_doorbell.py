@@ -86,7 +86,8 @@ class Doorbell:
         while tasks := list(self._tasks):
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks, timeout=0.05)  # redis-py loses some, until Python 3.12
+            # redis-py loses some, until Python 3.12; not sooner: they close their connections.
+            await asyncio.wait(tasks, timeout=1)
         self._listener = None
 
     # --- inside -------------------------------------------------------------------------------

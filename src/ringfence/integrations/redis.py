@@ -238,7 +238,8 @@ class _Link:
         half = max(1, log._max_connections // 2)
         self._adding = _client(log, half)
         self._looking = _client(log, half)
-        self._bells = _client(log, 1)
+        # Two tasks use it: redis-py connecting anew in one of them would take the other's away.
+        self._bells = _client(log, 1, Retry(NoBackoff(), 0, supported_errors=()))
         self.scripts = {
             APPEND: self._adding.register_script(APPEND),
             READ: self._looking.register_script(READ),
@@ -256,14 +257,15 @@ class _Link:
             await client.aclose()
 
 
-def _client(log: RedisLog, connections: int) -> Redis:
+def _client(log: RedisLog, connections: int, retry: Retry | None = None) -> Redis:
     # Its own retries would append an event twice: it cannot tell the script of them.
+    retry = retry or Retry(NoBackoff(), 0)
     options = {"socket_timeout": 5, "socket_connect_timeout": 5, **log._options}
     pool = _Pool.from_url(
         log._url,
         max_connections=connections,
         timeout=log._call_timeout,
-        retry=Retry(NoBackoff(), 0),
+        retry=retry,
         **options,
     )
     return Redis.from_pool(pool)
