@@ -156,6 +156,13 @@ MUTANTS: list[Mutant] = [
         SAVED,
     ),
     mutant(
+        "checkpoints: a list that was begun is read on by anybody",
+        checkpoints,
+        "            yield checkpoint\n            self._opened.owned(owned)\n\n    async def _aeach(\n",
+        "            yield checkpoint\n\n    async def _aeach(\n",
+        f"{LANGCHAIN}::test_a_list_of_checkpoints_is_read_by_its_user_alone",
+    ),
+    mutant(
         "checkpoints: nobody writes to any thread",
         checkpoints,
         "        if current_scope_or_none() is None and self._is_open(_key_of(config)):\n",
