@@ -36,22 +36,15 @@ MUTANTS: list[Mutant] = [
     mutant(
         "langchain: a context of another user will do",
         chain,
-        "    check_explicit(_as_said(context))\n",
+        "    check_explicit(context)\n",
         "",
         ELSEWHERE,
     ),
     mutant(
         "langchain: a configurable of another user will do",
         chain,
-        "    check_explicit(_as_said(configurable))\n",
+        "    check_explicit(configurable)\n",
         "",
-        ELSEWHERE,
-    ),
-    mutant(
-        "langchain: dictionaries say nothing",
-        chain,
-        "    if not isinstance(given, Mapping):\n        return given\n",
-        "    return given\n",
         ELSEWHERE,
     ),
     mutant(
