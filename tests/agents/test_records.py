@@ -170,7 +170,7 @@ async def test_users_who_come_and_go_leave_nothing_but_bounded_records() -> None
     gc.collect()
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    assert grown < 100_000
+    assert grown < 500_000  # ids are made in pools; 1,000 bytes of each user would be 2,000,000
     assert len(registry._recent._users) == 200
     assert registry._running == {}
     assert registry._places._taken == {}
