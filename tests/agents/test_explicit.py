@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from types import SimpleNamespace
 from typing import Any
 
@@ -65,6 +66,22 @@ async def test_another_user(given: Any) -> None:
             check_explicit(given)
         assert caught.value.request_id == ctx.request_id
         assert "bob" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"user_id": 17},
+        SimpleNamespace(user_id=uuid.UUID(int=17)),
+        SimpleNamespace(user_id="17", tenant_id=3),
+    ],
+    ids=["number", "uuid", "tenant"],
+)
+async def test_an_id_that_is_no_text_is_refused_with_the_reason(given: Any) -> None:
+    """Applications number their users: that it is another type has to be said."""
+    async with user_context("17", tenant_id="3"):
+        with pytest.raises(ContextMismatchError, match=r"is no text.*`str\(user.id\)`"):
+            check_explicit(given)
 
 
 async def test_where_nobody_is_current() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import gc
+import json
 import time
 import tracemalloc
 from typing import Any
@@ -14,6 +15,7 @@ from ringfence import Ringfence, user_context
 from ringfence.agents import AgentRegistry, RunRecord
 from ringfence.agents.records import Recent, result_text
 from ringfence.events import UserKey
+from ringfence.records import json_ready
 
 ANN, BOB = UserKey(None, "ann"), UserKey(None, "bob")
 
@@ -91,6 +93,41 @@ def test_what_is_kept_of_a_result(result: Any, kept: Any) -> None:
     assert made.result == kept
 
 
+CYCLE: list[Any] = []
+CYCLE.append(CYCLE)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        "x" * 10_000_000,
+        ["x" * 10_000_000],
+        [{"id": number} for number in range(100_000)],
+        dict.fromkeys(range(100_000)),
+        {"rows": [(number,) for number in range(100_000)]},
+        [[[]] * 100_000],
+    ],
+    ids=["text", "text in a list", "rows", "keys", "tuples", "empty ones"],
+)
+def test_a_result_that_is_too_large_is_not_written_out(
+    result: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its size is found out in the time of what may be kept, in the event loop of everybody."""
+    written: list[int] = []
+    monkeypatch.setattr("ringfence.agents.records.json_ready", lambda _: written.append(1))
+    assert result_text(result, 4096) is None
+    assert not written
+
+
+@pytest.mark.parametrize("room", [0, 1, 20, 21, 4096])
+@pytest.mark.parametrize(
+    "result", [1, True, "", [], {}, [1, [2]], {"a": "\u00e9"}, ["x" * 17], {1: [None] * 5}, CYCLE]
+)
+def test_no_result_is_thought_larger_than_it_is(result: Any, room: int) -> None:
+    text = json.dumps(json_ready(result))
+    assert result_text(result, room) == (text if len(text) <= room else None)
+
+
 async def test_two_who_read_a_result_share_nothing() -> None:
     registry = AgentRegistry()
     mine = {"words": ["a"]}
@@ -133,7 +170,7 @@ async def test_users_who_come_and_go_leave_nothing_but_bounded_records() -> None
     gc.collect()
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    assert grown < 100_000
+    assert grown < 500_000  # ids are made in pools; 1,000 bytes of each user would be 2,000,000
     assert len(registry._recent._users) == 200
     assert registry._running == {}
     assert registry._places._taken == {}

@@ -439,6 +439,26 @@ async def test_a_checkpointer_that_gives_threads_to_their_user_alone(
         assert (await agent.aget_state(config)).next == ()
 
 
+async def test_a_list_of_checkpoints_is_read_by_its_user_alone(fence: Ringfence) -> None:
+    """Savers read as they are iterated: what was begun is not gone on with by somebody else."""
+    saver = OwnedThreads(InMemorySaver())
+    agent = _agent(ask, checkpointer=saver)
+    async with fence.user_context("alice", thread_id="t-1"):
+        await run(agent, asking("ask"))
+        config = owned_thread()
+        fresh, begun = saver.alist(config), saver.alist(config)
+        plain_fresh, plain_begun = saver.list(config), saver.list(config)
+        assert next(plain_begun).config == (await anext(begun)).config
+        assert len([each async for each in saver.alist(config)]) == len(list(saver.list(config)))
+    async with fence.user_context("mallory", thread_id="t-1"):
+        for late in (fresh, begun):
+            with pytest.raises(ContextMismatchError):
+                await anext(late)
+        for plain in (plain_fresh, plain_begun):
+            with pytest.raises(ContextMismatchError):
+                next(plain)
+
+
 async def test_a_plain_run_writes_from_threads_in_which_nobody_is(fence: Ringfence) -> None:
     saver = OwnedThreads(InMemorySaver())
     agent = _agent(ask, checkpointer=saver)

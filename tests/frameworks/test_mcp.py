@@ -501,6 +501,18 @@ async def test_what_identify_meets_is_not_told(fence: Ringfence) -> None:
             await _tool(client, "who")
 
 
+async def test_what_is_no_identity_is_named_in_the_log_alone(
+    fence: Ringfence, caplog: pytest.LogCaptureFixture
+) -> None:
+    def identify(request: Any) -> Any:
+        return "alice" if request.method == "tools/call" else None
+
+    async with Client(_who(_server(fence, identify))) as client:
+        with pytest.raises(MCPError, match="Internal Server Error"):
+            await _tool(client, "who")
+    assert "`identify` answered with a `str`. Return an `Identity`" in caplog.text
+
+
 async def test_an_identity_that_has_expired(fence: Ringfence) -> None:
     ended = Identity("alice", expires_at=dt.datetime(2020, 1, 1, tzinfo=dt.UTC))
 

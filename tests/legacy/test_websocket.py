@@ -265,9 +265,10 @@ class MadeFor(Socket):
 
 
 class OfUser(Socket):
-    def __init__(self, user_id: str) -> None:
+    def __init__(self, user_id: str, tenant_id: str | None = None) -> None:
         super().__init__()
         self.user_id = user_id
+        self.tenant_id = tenant_id
 
 
 @pytest.mark.parametrize(
@@ -276,8 +277,9 @@ class OfUser(Socket):
         lambda: MadeFor(make(user_id="bob-22")),
         lambda: MadeFor(make(tenant_id="acme")),
         lambda: OfUser("bob-22"),
+        lambda: OfUser("alice-1", "acme"),
     ],
-    ids=["context", "tenant", "user"],
+    ids=["context", "tenant", "user", "user's tenant"],
 )
 async def test_a_manager_made_for_another_user_is_refused(manager: Any) -> None:
     async with user_context(make()) as ctx:

@@ -36,22 +36,15 @@ MUTANTS: list[Mutant] = [
     mutant(
         "langchain: a context of another user will do",
         chain,
-        "    check_explicit(_as_said(context))\n",
+        "    check_explicit(context)\n",
         "",
         ELSEWHERE,
     ),
     mutant(
         "langchain: a configurable of another user will do",
         chain,
-        "    check_explicit(_as_said(configurable))\n",
+        "    check_explicit(configurable)\n",
         "",
-        ELSEWHERE,
-    ),
-    mutant(
-        "langchain: dictionaries say nothing",
-        chain,
-        "    if not isinstance(given, Mapping):\n        return given\n",
-        "    return given\n",
         ELSEWHERE,
     ),
     mutant(
@@ -154,6 +147,13 @@ MUTANTS: list[Mutant] = [
         "        checked_thread(key)\n        with self._lock:\n",
         "        with self._lock:\n",
         SAVED,
+    ),
+    mutant(
+        "checkpoints: a list that was begun is read on by anybody",
+        checkpoints,
+        "            yield checkpoint\n            self._opened.owned(owned)\n\n    async def _aeach(\n",
+        "            yield checkpoint\n\n    async def _aeach(\n",
+        f"{LANGCHAIN}::test_a_list_of_checkpoints_is_read_by_its_user_alone",
     ),
     mutant(
         "checkpoints: nobody writes to any thread",

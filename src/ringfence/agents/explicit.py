@@ -33,10 +33,20 @@ def check_explicit(given: Any) -> UserExecutionContext:
     if said != context.user_id or tenant != context.tenant_id:
         raise ContextMismatchError(
             "What the framework was given is of another user than the scope that is open here.",
-            "Pass `current_context()`, or open `user_context` for the user that it is for.",
+            _remedy(said, tenant),
             request_id=here.request_id,
         )
     return context
+
+
+def _remedy(user: Any, tenant: Any) -> str:
+    for name, said in (("user_id", user), ("tenant_id", tenant)):
+        if said is not None and not isinstance(said, str):
+            return (
+                f"Its `{name}` is no text, but of type `{type(said).__name__}`: give it as the "
+                "scope has it, such as `str(user.id)`."
+            )
+    return "Pass `current_context()`, or open `user_context` for the user that it is for."
 
 
 def _said(given: Any, name: str, otherwise: Any) -> Any:

@@ -6,6 +6,8 @@ import datetime as dt
 import json
 import time
 from collections import OrderedDict, deque
+from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from ..events import UserKey
 
 __all__ = ["Recent", "RunRecord", "result_text"]
+
+_CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
 
 
 @attrs.frozen
@@ -71,10 +75,39 @@ class RunRecord:
 
 def result_text(result: object, max_bytes: int) -> str | None:
     """A result as it is kept, or `None` if it is too large."""
-    if result is None:
+    if result is None or _is_surely_larger(result, max_bytes):
         return None
     text = json.dumps(json_ready(result))  # ASCII: as many bytes as characters
     return text if len(text) <= max_bytes else None
+
+
+def _is_surely_larger(result: object, room: int) -> bool:
+    """
+    Whether it is too large, secrets included, found out without writing all of it.
+
+    A user whose agent returns a great table would else hold up everybody, for a record that is
+    not kept.
+    """
+    waiting: list[tuple[int, Iterator[Any]]] = [(0, iter((result,)))]
+    path = {0}
+    while waiting and room >= 0:
+        key, values = waiting[-1]
+        try:
+            value = next(values)
+        except StopIteration:
+            waiting.pop()
+            path.discard(key)
+            continue
+        except RuntimeError:  # another thread changes it
+            return False
+        room -= 1  # a value is a byte at least
+        if isinstance(value, str):
+            room -= str.__len__(value) + 1
+        elif type(value) in _CONTAINERS and id(value) not in path:
+            inside = chain.from_iterable(value.items()) if type(value) is dict else value
+            waiting.append((id(value), iter(inside)))
+            path.add(id(value))
+    return room < 0
 
 
 class _Kept:

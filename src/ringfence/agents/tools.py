@@ -47,7 +47,8 @@ def tool(target: Any = None, *, name: str | None = None, timeout: float | None =
     are `Injected` leave it, and are filled in the context of the call. A function that is not
     async becomes it, and runs in a worker thread, which no time-out can stop half-way: that is
     raised once the thread is done. Beneath a framework's own decorator, or around a function that
-    is given to it::
+    is given to it; where a module of `ringfence.integrations` runs the agent, that makes each call
+    a block already, and `inject` is enough::
 
         @agent.tool_plain
         @tool(timeout=5)

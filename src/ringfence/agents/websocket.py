@@ -26,6 +26,7 @@ from ..scope import RequestScope
 __all__ = ["WebSocketRegistry"]
 
 _User = tuple[str | None, str]  # tenant and user
+_SAID_OF_A_USER = ("tenant_id", "user_id")
 _made_for: dict[int, tuple[weakref.ref[Any], _User]] = {}
 # By identity, as equality may lie. An entry is dropped before its id can pass to another.
 
@@ -50,8 +51,8 @@ class WebSocketRegistry:
             await registry.set_websocket_manager(manager, context)
             await registry.emit("agent_started", {"agent": "triage"})
 
-    A manager serves one user for as long as it lives: the one of its `user_context` or `user_id`,
-    if it has these, else the first that it is given to.
+    A manager serves one user for as long as it lives: the one of its `user_context`, or `user_id`
+    and `tenant_id`, if it has these, else the first that it is given to.
     """
 
     def __init__(self) -> None:
@@ -195,10 +196,11 @@ def _reserve(manager: Any, context: UserExecutionContext) -> None:
 
 
 def _is_said_to_be_anothers(manager: Any, context: UserExecutionContext) -> bool:
-    made_for, user_id = getattr(manager, "user_context", None), getattr(manager, "user_id", None)
+    made_for = getattr(manager, "user_context", None)
     if isinstance(made_for, UserExecutionContext) and _user_of(made_for) != _user_of(context):
         return True
-    return isinstance(user_id, str) and user_id != context.user_id
+    said = ((getattr(manager, name, None), getattr(context, name)) for name in _SAID_OF_A_USER)
+    return any(isinstance(one, str) and one != other for one, other in said)
 
 
 def _reserved(manager: Any, user: _User) -> _User:

@@ -74,13 +74,31 @@ class OwnedThreads(BaseCheckpointSaver[Any]):
 
     def list(self, config: RunnableConfig | None, **options: Any) -> Iterator[CheckpointTuple]:
         """The checkpoints of one thread; without one they would be everybody's."""
-        return self._saver.list(self._opened.owned(config), **options)
+        owned = self._opened.owned(config)
+        return self._each(owned, self._saver.list(owned, **options))
 
     def alist(
         self, config: RunnableConfig | None, **options: Any
     ) -> AsyncIterator[CheckpointTuple]:
         """The checkpoints of one thread; without one they would be everybody's."""
-        return self._saver.alist(self._opened.owned(config), **options)
+        owned = self._opened.owned(config)
+        return self._aeach(owned, self._saver.alist(owned, **options))
+
+    def _each(self, owned: Any, found: Iterator[CheckpointTuple]) -> Iterator[CheckpointTuple]:
+        """Savers read as they are iterated, which may be where somebody else is current."""
+        self._opened.owned(owned)
+        for checkpoint in found:
+            yield checkpoint
+            self._opened.owned(owned)
+
+    async def _aeach(
+        self, owned: Any, found: AsyncIterator[CheckpointTuple]
+    ) -> AsyncIterator[CheckpointTuple]:
+        """The same for what is awaited."""
+        self._opened.owned(owned)
+        async for checkpoint in found:
+            yield checkpoint
+            self._opened.owned(owned)
 
     def put(
         self, config: RunnableConfig, checkpoint: Any, metadata: Any, new_versions: Any

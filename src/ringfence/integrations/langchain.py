@@ -11,7 +11,6 @@ import contextlib
 import functools
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 try:
@@ -97,17 +96,10 @@ def owned_thread(
 def _check(context: Any, config: Mapping[str, Any]) -> str | None:
     """Refuse what says that it is another user's; the thread that the config names."""
     configurable: Mapping[str, Any] = config.get("configurable") or {}
-    check_explicit(_as_said(context))
-    check_explicit(_as_said(configurable))
+    check_explicit(context)
+    check_explicit(configurable)
     thread = configurable.get("thread_id")
     return None if thread is None else checked_thread(thread)
-
-
-def _as_said(given: Any) -> Any:
-    """Schemas may be dictionaries, whose keys say what others say by attributes."""
-    if not isinstance(given, Mapping):
-        return given
-    return SimpleNamespace(**{key: given[key] for key in ("user_id", "tenant_id") if key in given})
 
 
 # --- runs -------------------------------------------------------------------------------------

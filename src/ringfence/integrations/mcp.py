@@ -55,6 +55,7 @@ from ..errors import (
 from ..identity import Identity
 from ..scope import RequestScope
 from ._called_tools import work_as_tool
+from .asgi import _checked_identity
 from .problems import problem_of
 
 if TYPE_CHECKING:
@@ -220,6 +221,7 @@ class RingfenceMiddleware:
             identity = self.identify(ctx)
             if inspect.isawaitable(identity):
                 identity = await identity
+        identity = _checked_identity(identity)
         if identity is None or identity.is_expired():
             return self._unidentified(ctx, identity)
         if ambient is None or not ambient.has_user:
