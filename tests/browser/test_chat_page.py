@@ -419,6 +419,28 @@ async def test_texts_can_be_read(stage: Stage, colours: str) -> None:
     assert {what: ratio for what, ratio in contrasts.items() if ratio < 4.5} == {}
 
 
+async def test_the_end_stays_in_sight_and_who_reads_further_up_stays_there(stage: Stage) -> None:
+    page = await stage.signed_in(ANN)
+    for turn in range(1, 6):
+        await say(page, f"{turn} " + "word " * 60)
+        last = messages(page).locator(".answer").last
+        await expect(last).to_contain_text(f'"{turn} word')
+        assert await page.evaluate(FROM_THE_END) < 2
+    await page.locator("#messages").evaluate("box => { box.scrollTop = 0; }")
+    await stage.chat(ANN, "from elsewhere", "run-1")
+    await expect(messages(page)).to_have_count(6)
+    await expect(messages(page).last).to_contain_text("2 words")
+    assert await page.locator("#messages").evaluate("box => box.scrollTop") == 0
+    await say(page, "what one says oneself")
+    assert await page.evaluate(FROM_THE_END) < 2
+
+
+FROM_THE_END = """() => {
+    const box = document.getElementById("messages");
+    return box.scrollHeight - box.clientHeight - box.scrollTop;
+}"""
+
+
 async def test_it_fits_a_small_window(stage: Stage) -> None:
     page = await stage.signed_in(ANN, viewport={"width": 320, "height": 640})
     await say(page, "word " * 40 + "x" * 300)
