@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import pytest
+from anyio import pytest_plugin
 
 from ringfence import clear_shared_object_registry, closing, counters
 from ringfence.errors import ConfigurationError
@@ -41,6 +42,12 @@ if sys.version_info >= (3, 12):
 @pytest.fixture(params=BACKENDS)
 def anyio_backend(request: pytest.FixtureRequest) -> object:
     return request.param
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_event_loop_of_another_module() -> None:
+    """While a fixture keeps one, anyio's plugin runs all tests on it, whichever they ask for."""
+    assert pytest_plugin._current_runner is None, "a fixture of another module keeps a loop"
 
 
 @pytest.fixture(autouse=True)

@@ -65,9 +65,7 @@ class Stage:
 
     async def signed_in(self, user: User, **options: Any) -> Page:
         page = await self.window(**options)
-        await fill_in(page, user)
-        await page.get_by_role("button", name="Sign in").click()
-        await expect(page.get_by_role("status")).to_have_text("Connected")
+        await enter(page, user)
         return page
 
     @contextlib.asynccontextmanager
@@ -102,6 +100,12 @@ class Stage:
 async def fill_in(page: Page, user: User) -> None:
     await page.get_by_label("User").fill(user.user_id)
     await page.get_by_label("Password").fill(user.password)
+
+
+async def enter(page: Page, user: User) -> None:
+    await fill_in(page, user)
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_role("status")).to_have_text("Connected")
 
 
 async def say(page: Page, text: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("playwright")
-from playwright.async_api import Browser, Error, expect
+from playwright.async_api import Browser, Error, Route, WebSocket, expect
 
 from examples.agent_chat.users import User
 from ringfence.events import EventHub, MemoryLog
@@ -24,6 +24,7 @@ from .stage import (
     REFUSED,
     Stage,
     drawn,
+    enter,
     event_ids,
     fill_in,
     messages,
@@ -208,6 +209,80 @@ async def test_who_signs_out_leaves_nothing_to_the_next(stage: Stage) -> None:
     await expect(messages(page)).to_have_count(1)
 
 
+HELD_BACK = """() => {
+    const whole = Response.prototype.json;
+    Response.prototype.json = async function () {
+        const found = await whole.call(this);
+        if (this.url.includes("agent/") && window.free === undefined)
+            await new Promise((go) => { (window.held ??= []).push(go); });
+        return found;
+    };
+}"""
+
+
+async def test_an_answer_that_is_late_is_not_shown_to_the_next(stage: Stage) -> None:
+    await stage.chat(ANN, "anns older thought", "run-1")
+    page = await stage.window()
+    await page.evaluate(HELD_BACK)
+    await enter(page, ANN)
+    await say(page, "anns own thought")
+    await page.wait_for_function("() => window.held?.length === 2")  # the older ones, and this one
+    await page.get_by_role("button", name="Sign out").click()
+    await page.evaluate("() => { window.free = true; }")
+    await enter(page, BOB)
+    await page.evaluate("() => Promise.all(held.map((go) => go()))")
+    await say(page, "bobs own thought")
+    await expect(messages(page).locator(".answer")).to_contain_text(["bobs own thought"])
+    assert "anns" not in (await page.locator("body").text_content() or "")
+
+
+async def test_who_asks_twice_at_once_is_let_in_once(stage: Stage) -> None:
+    page = await stage.window()
+    asked = [asyncio.Event(), asyncio.Event()]
+
+    async def wait(route: Route) -> None:
+        (user,) = re.findall(r'"user":"(\w+)"', route.request.post_data or "")
+        await asked[user == "bob"].wait()
+        await route.continue_()
+
+    await page.route("**/sign-in", wait)
+    for user in (ANN, BOB):
+        await fill_in(page, user)
+        await page.get_by_label("Password").press("Enter")
+    asked[0].set()
+    await expect(page.get_by_role("status")).to_have_text("Connected")
+    asked[1].set()
+    await say(page, "a thought")
+    await expect(rows(runs(page).first).locator(".how")).to_have_text(["completed"] * 5)
+    await expect(page.get_by_text("Signed in as Ann")).to_be_visible()
+    assert len([url for url in stage.asked if url.endswith("/sign-in")]) == 1
+
+
+async def test_a_doubt_that_ends_late_does_not_connect_beside_another(stage: Stage) -> None:
+    stage.allowed.append(OF_THE_NETWORK)
+    page = await stage.signed_in(ANN)
+    asked, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(route: Route) -> None:
+        asked.set()
+        await may_go_on.wait()
+        await route.continue_()
+
+    await page.route("**/agent/messages", wait)
+    stage.cable.cut()
+    await asyncio.wait_for(asked.wait(), 10)  # it came back, was refused, and asks why
+    stage.cable.mend()
+    sockets: list[WebSocket] = []
+    page.on("websocket", lambda socket: sockets.append(socket))
+    await page.get_by_role("button", name="Drop connection").click()
+    await page.get_by_role("button", name="Connect again").click()
+    await expect(page.get_by_role("status")).to_contain_text("Connected again")
+    may_go_on.set()
+    await asyncio.sleep(2)  # longer than it would wait to connect
+    await expect(page.get_by_role("status")).to_contain_text("Connected again")
+    assert len(sockets) == 1
+
+
 async def test_who_s_token_expires_is_told_so(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,6 +417,28 @@ async def test_texts_can_be_read(stage: Stage, colours: str) -> None:
     contrasts = await page.evaluate(CONTRASTS)
     assert {"SPAN.how", "P.own", "P.answer", "P.answer fault", "BUTTON.main"} <= set(contrasts)
     assert {what: ratio for what, ratio in contrasts.items() if ratio < 4.5} == {}
+
+
+async def test_the_end_stays_in_sight_and_who_reads_further_up_stays_there(stage: Stage) -> None:
+    page = await stage.signed_in(ANN)
+    for turn in range(1, 6):
+        await say(page, f"{turn} " + "word " * 60)
+        last = messages(page).locator(".answer").last
+        await expect(last).to_contain_text(f'"{turn} word')
+        assert await page.evaluate(FROM_THE_END) < 2
+    await page.locator("#messages").evaluate("box => { box.scrollTop = 0; }")
+    await stage.chat(ANN, "from elsewhere", "run-1")
+    await expect(messages(page)).to_have_count(6)
+    await expect(messages(page).last).to_contain_text("2 words")
+    assert await page.locator("#messages").evaluate("box => box.scrollTop") == 0
+    await say(page, "what one says oneself")
+    assert await page.evaluate(FROM_THE_END) < 2
+
+
+FROM_THE_END = """() => {
+    const box = document.getElementById("messages");
+    return box.scrollHeight - box.clientHeight - box.scrollTop;
+}"""
 
 
 async def test_it_fits_a_small_window(stage: Stage) -> None:

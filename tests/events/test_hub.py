@@ -528,6 +528,23 @@ async def test_who_is_connected_is_not_forgotten() -> None:
         assert await take(events, 1) == [17]
 
 
+async def test_who_writes_much_costs_others_who_are_connected_nothing_new() -> None:
+    log = MemoryLog(max_total_bytes=20_000)
+    hub = EventHub(log)
+    async with user_context("ann"), hub.subscribe() as anns:
+        for number in range(100):
+            await hub.emit("counted", {"n": number, "text": "x" * 400})
+        async with user_context("bob"), hub.subscribe() as events:
+            await emit_numbers(hub, 1, 2, 3)
+            assert await take(events, 3) == [1, 2, 3]
+            for number in range(100):
+                await hub.emit("counted", {"n": number, "text": "x" * 400})
+            assert log._bytes <= 20_000
+        assert await take(anns, 1) == ["trimmed"]  # it is ann's that went, the older ones
+        await emit_numbers(hub, 17)
+        assert await take(anns, 1) == [17]
+
+
 async def test_all_users_together_are_bounded() -> None:
     log = MemoryLog(max_total_bytes=50_000)
     hub = EventHub(log)

@@ -582,3 +582,17 @@ def test_trio_is_refused(valkey: ValkeyServer) -> None:
 def test_limits_are_above_nothing(option: str) -> None:
     with pytest.raises(ConfigurationError):
         RedisLog("redis://nowhere", **{option: 0})
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("redis://nowhere", {"idle_timeout": 80}),  # with the usual 30 seconds between two looks
+        ("redis://nowhere", {"poll_interval": 1201}),
+        ("redis://nowhere", {"decode_responses": True}),
+        ("redis://nowhere/0?decode_responses=true", {}),
+    ],
+)
+def test_what_would_go_wrong_later_is_refused_at_once(url: str, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        RedisLog(url, **options)

@@ -234,9 +234,16 @@ MUTANTS: list[Mutant] = [
     mutant(
         "events: all users together are unbounded",
         memory,
-        "        while self._bytes > self._max_total_bytes and self._trim(current):\n",
+        "        while self._bytes > self._max_total_bytes:\n",
         "        while False:\n",
         f"{HUB}::test_all_users_together_are_bounded",
+    ),
+    mutant(
+        "events: who writes little pays for who writes much",
+        memory,
+        "            if quietest is not current:\n",
+        "            if False:\n",
+        f"{HUB}::test_who_writes_much_costs_others_who_are_connected_nothing_new",
     ),
     mutant(
         "events: users who left are kept for ever",

@@ -48,7 +48,8 @@ class MemoryLog(Infrastructure):
     Args:
         max_events, max_bytes: kept of each user.
         max_users: who have no connection, the least recently used are forgotten first.
-        max_total_bytes: of all users; those without a connection are forgotten first.
+        max_total_bytes: of all users; those without a connection are forgotten first, and then
+            the events of whoever has had none for longest.
         idle_timeout: seconds after which a user without a connection is forgotten.
 
     Raises:
@@ -77,6 +78,7 @@ class MemoryLog(Infrastructure):
         self._bytes = 0
         self._watched: dict[UserKey, _Stream] = {}
         self._idle: OrderedDict[UserKey, _Stream] = OrderedDict()  # the least recently used first
+        self._written: OrderedDict[_Stream, None] = OrderedDict()  # of those watched, with events
 
     # --- what a hub asks ----------------------------------------------------------------------
 
@@ -85,6 +87,9 @@ class MemoryLog(Infrastructure):
         stream = self._stream(user)
         stream.last += 1
         stream.entries.append(Entry(stream.last, record, to))
+        if stream.bells:
+            self._written[stream] = None
+            self._written.move_to_end(stream)
         self._count(stream, len(record) + _OVERHEAD)
         while len(stream.entries) > self._max_events or stream.bytes > self._max_bytes:
             if not self._trim(stream):
@@ -113,6 +118,8 @@ class MemoryLog(Infrastructure):
         self._idle.pop(user, None)
         self._watched[user] = stream
         stream.bells.add(ring)
+        if stream.entries:
+            self._written[stream] = None
 
     def unlisten(self, user: UserKey, ring: Callable[[], None]) -> None:
         """No more of that."""
@@ -122,6 +129,7 @@ class MemoryLog(Infrastructure):
         stream.bells.discard(ring)
         if not stream.bells:
             del self._watched[user]
+            self._written.pop(stream, None)
             self._idle[user] = stream
             stream.used = time.monotonic()
             self._forget_idle(stream)
@@ -152,8 +160,13 @@ class MemoryLog(Infrastructure):
         """Drop the oldest event, unless it is the only one."""
         if len(stream.entries) <= 1:
             return False
-        self._count(stream, -len(stream.entries.popleft().record) - _OVERHEAD)
+        self._drop_oldest(stream)
         return True
+
+    def _drop_oldest(self, stream: _Stream) -> None:
+        self._count(stream, -len(stream.entries.popleft().record) - _OVERHEAD)
+        if not stream.entries:
+            self._written.pop(stream, None)
 
     def _drop(self, user: UserKey) -> None:
         stream = self._idle.pop(user, None)
@@ -169,5 +182,9 @@ class MemoryLog(Infrastructure):
             if stream is current or not (is_over or stream.used < oldest):
                 break
             self._drop(user)
-        while self._bytes > self._max_total_bytes and self._trim(current):
-            pass
+        while self._bytes > self._max_total_bytes:
+            quietest = next(iter(self._written), current) if current.bells else current
+            if quietest is not current:
+                self._drop_oldest(quietest)
+            elif not self._trim(current):
+                break

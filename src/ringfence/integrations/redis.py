@@ -9,6 +9,7 @@ from typing import Any
 
 try:
     from redis.asyncio import BlockingConnectionPool, Redis
+    from redis.asyncio.connection import parse_url
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
     from redis.exceptions import ConnectionError as Disconnected
@@ -53,7 +54,8 @@ class RedisLog(Infrastructure):
         url: `redis://`, `rediss://` or `unix://`.
         prefix: of all keys and channels.
         max_events, max_bytes: kept of each user.
-        idle_timeout: seconds after which a user without events and connections is forgotten.
+        idle_timeout: seconds after which a user without events and connections is forgotten;
+            three times `poll_interval` at least, since to look is what keeps those connected.
         poll_interval: seconds after which connections look for events even if no bell rang.
         max_connections: to the server, of this process, two at least; half of them are for events
             that are added, so that clients who all come back at once hold up nobody who emits. One
@@ -63,7 +65,8 @@ class RedisLog(Infrastructure):
         options: for redis-py's connections, such as `ssl_ca_certs`.
 
     Raises:
-        ConfigurationError: a limit that is not above 0; or, when it is used, this is trio.
+        ConfigurationError: a limit that is not above 0, an `idle_timeout` that is too short, or
+            an option that makes texts of answers; or, when it is used, this is trio.
     """
 
     def __init__(
@@ -83,6 +86,16 @@ class RedisLog(Infrastructure):
         if not min(limits) > 0:
             raise ConfigurationError(
                 "A limit of the log is not above 0.", "Leave it out for the usual one."
+            )
+        if idle_timeout < 3 * poll_interval:  # one round of looking may take two
+            raise ConfigurationError(
+                "Users would be forgotten while they are connected: `idle_timeout` is below three "
+                "times `poll_interval`.",
+                "Make the one longer, or the other shorter.",
+            )
+        if options.get("decode_responses") or parse_url(url).get("decode_responses"):
+            raise ConfigurationError(
+                "The log reads bytes, and `decode_responses` makes texts of them.", "Leave it out."
             )
         self._url = url
         self._prefix = prefix
