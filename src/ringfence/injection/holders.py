@@ -78,6 +78,14 @@ class Holder(Claimant):
         """See `Claimant`: a factory of the request may hand on what is the application's."""
         return not is_of_one(obj) and (is_registered_as_shared(obj) or self.app.has(obj))
 
+    def refuse_foreign(self, obj: object) -> None:
+        """Refuse what a factory hands on although another request or user has it."""
+        owner = isolation.registry.owner_of(obj)
+        if owner is None or owner is self or self.is_kin(owner) or owner.is_shared(obj):
+            return
+        here = None if self is self.app else self.request_id
+        raise isolation.foreign_object(obj, owner.request_id, here)
+
     def disown(self) -> None:
         """Give up in the registry what it owns."""
         for value in list(self.made.values()):  # a thread may still be making more
@@ -406,7 +414,9 @@ class AppHolder(Holder):
         return self._finalisers
 
     def keep(self, plan: Any, value: Any) -> Any:
-        """See `Holder`."""
+        """See `Holder`; what is one request's does not become everybody's."""
+        if plan not in self.made:
+            self.refuse_foreign(value)
         kept = plan.value = self.made.setdefault(plan, value)
         self.know(plan, kept)
         return kept

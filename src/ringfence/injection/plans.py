@@ -243,12 +243,17 @@ class Transient(_Sourced):
     def now(self, asker: Holder) -> Any:
         """See `Plan`."""
         asker.require_open()
-        return self.make_now(asker)
+        return self._given(asker, self.make_now(asker))
 
     async def later(self, asker: Holder) -> Any:
         """See `Plan`."""
         asker.require_open()
-        return await self.make_later(asker)
+        return self._given(asker, await self.make_later(asker))
+
+    def _given(self, asker: Holder, value: Any) -> Any:
+        if not self.is_fresh:  # it may be somebody's
+            asker.refuse_foreign(value)
+        return value
 
 
 class Made(_Sourced):
