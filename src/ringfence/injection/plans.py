@@ -298,7 +298,8 @@ class Made(_Sourced):
                 return value
 
     async def _make_once(self, holder: Holder, all_pending: dict[Plan, Pending]) -> Any:
-        pending = all_pending[self] = Pending(self)
+        is_shared = holder.scope is None
+        pending = all_pending[self] = Pending(self, is_shared=is_shared)
         within = making.get()
         if within is not None:
             within.waits_for.add(pending)
@@ -316,7 +317,7 @@ class Made(_Sourced):
                 within.waits_for.discard(pending)
             del all_pending[self]
             # An error of what others share would show them the frames of whoever asked first.
-            pending.finish(value, None if holder.scope is None else failed)
+            pending.finish(value, None if is_shared else failed)
 
 
 async def _waited(pending: Pending) -> Any:

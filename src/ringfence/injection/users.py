@@ -21,6 +21,7 @@ from ..isolation import Claimant
 from ..state import CLOSED, OPEN, State, _get
 from ..tasks import Job, is_on_trio, wait_out
 from .holders import AppHolder, Holder, apart, close, not_open
+from .pending import PAUSE
 
 if TYPE_CHECKING:
     from ..scope import RequestScope
@@ -31,9 +32,6 @@ __all__ = ["Leaving", "UserHolder", "Users"]
 logger = logging.getLogger("ringfence.injection")
 
 Key = tuple[str, str | None]
-
-PAUSE = 0.002
-"""Seconds between two looks whether a user's objects have gone."""
 
 _inside: ContextVar[UserHolder | None] = ContextVar("ringfence_user", default=None)
 """Whose objects are made or finalised here: they may use one another, though no scope is open."""
