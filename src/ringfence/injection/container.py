@@ -354,7 +354,7 @@ class Container(Infrastructure):
         Raises:
             ScopeCloseError: with what went wrong; a cancellation that came meanwhile goes first.
         """
-        failed = [*await self._app.users.aclose(), *await self._app.aclose()]
+        failed = await self._app.aclose()
         fatal = next((error for error in failed if not isinstance(error, Exception)), None)
         if fatal is not None:
             for error in failed:

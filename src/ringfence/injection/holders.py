@@ -396,7 +396,7 @@ class AppHolder(Holder):
         self.app = self
         self.made = {}
         self.known: dict[Any, tuple[object, ...]] = {}
-        self.is_open = False
+        self.is_open = self.is_closing = False
         self.limit = limit
         self._finalisers = Finalisers(limit, self.own_context)
 
@@ -409,9 +409,14 @@ class AppHolder(Holder):
 
     def clean_up(self) -> Finalisers:
         """See `Holder`."""
-        if not self.is_open:
+        if not self.has_closer:
             raise not_open()
         return self._finalisers
+
+    @property
+    def has_closer(self) -> bool:
+        """Whether somebody will finalise what is made now."""
+        return self.is_open and not self.is_closing
 
     def keep(self, plan: Any, value: Any) -> Any:
         """See `Holder`; what is one request's does not become everybody's."""
@@ -440,12 +445,14 @@ class AppHolder(Holder):
         """Somebody will close it: what has clean-up may be made."""
         self.limit = limit
         self._finalisers = Finalisers(limit, self.own_context)
-        self.is_open = True
+        self.is_open, self.is_closing = True, False
 
     async def aclose(self) -> list[BaseException]:
-        """Finalise everything; what went wrong."""
+        """Finalise everything, what is kept for users first; what went wrong."""
+        self.is_closing = True  # what a request that would not stop asks for now, nobody closes
+        failed = await self.users.aclose()
         self.is_open = False
-        failed = await close(self._finalisers)
+        failed += await close(self._finalisers)
         for plan in list(self.made):
             self.forget(plan)
         return failed
