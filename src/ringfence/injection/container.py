@@ -292,6 +292,8 @@ class Container(Infrastructure):
                 "Release what a provider made for the request in its root, for the operation in "
                 "its own scope.",
             )
+        for each in tuple(holders_beneath(scope)):
+            await each.settle(plan)
         leaving = [(each, owner) for each in holders_beneath(scope) for owner in each.let_go(plan)]
         for holder, owner in leaving:
             await holder.clean_up().finish(owner)

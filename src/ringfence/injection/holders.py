@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Self
@@ -157,6 +158,14 @@ class Holder(Claimant):
             return  # let go before; there may be another by now
         if plan.is_kept:
             _disown(self.made.pop(plan, None), self)
+
+    async def settle(self, plan: Plan) -> None:
+        """Wait for what is being made with it, but not for what waits for whoever asks that."""
+        within = making.get()
+        for pending in tuple((self.pending or {}).values()):
+            if reaches(pending.plan, plan) and not (within and pending.leads_to(within)):
+                with contextlib.suppress(Exception):  # told to who asked for it
+                    await pending.wait()
 
     def let_go(self, plan: Plan) -> list[Any]:
         """Have no more what was made with it; the owners of what is to be finalised, last first."""
