@@ -1083,6 +1083,13 @@ MUTANTS: list[Mutant] = [
         SHARED,
     ),
     mutant(
+        "injection: only what a factory gave last is reported when it was kept",
+        "injection/container.py",
+        "plan.provider.source, *plan.kinds)",
+        "plan.provider.source, plan.kind)",
+        KEPT,
+    ),
+    mutant(
         "injection: who waits on another event loop is not woken",
         "injection/plans.py",
         "        is_shared = holder.scope is None\n",

@@ -373,7 +373,7 @@ class Container(Infrastructure):
 def _may_be_of(obj: object, plan: Plan) -> bool:
     if plan.provider is None or plan.rank == RANKS[Lifetime.APP]:
         return False
-    return type(obj) in (plan.key, plan.kind, plan.provider.source)
+    return type(obj) in (plan.key, plan.provider.source, *plan.kinds)
 
 
 def _asked_for(compiler: Compiler, key: Any) -> bool:

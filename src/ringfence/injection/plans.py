@@ -45,6 +45,7 @@ class Plan:
         is_kept: there is one for each holder, not one for each who asks.
         value: what is the same for whoever asks, at hand; else `MISSING`.
         is_fresh: what is made with it is new, so that nobody else can have it.
+        kind: the type of what was made last, as far as it was noted; kinds: of all.
         is_plain_call: it is the request's, and a call that awaits and opens nothing makes it.
     """
 
@@ -63,6 +64,7 @@ class Plan:
         self.key = key
         self.name = name
         self.value: Any = MISSING
+        self.kinds: set[type] = set()
 
     def found(self, asker: Holder) -> Any:
         """The object if it is there, else `MISSING`."""
@@ -79,6 +81,7 @@ class Plan:
     def learn(self, kind: type) -> None:
         """Note of which type the object is, and so whether it can be owned."""
         self.kind = kind
+        self.kinds.add(kind)
         self.is_ownable = is_ownable(kind)
 
 
@@ -253,6 +256,8 @@ class Transient(_Sourced):
     def _given(self, asker: Holder, value: Any) -> Any:
         if not self.is_fresh:  # it may be somebody's
             asker.refuse_foreign(value)
+            if type(value) is not self.kind:
+                self.learn(type(value))
         return value
 
 
