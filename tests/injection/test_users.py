@@ -562,3 +562,37 @@ async def test_what_is_being_entered_when_its_user_has_to_go_is_left() -> None:
             group.start_soon(ask, current_scope())
             await begun.wait()
     assert lines in (["not opened"], ["closed"])
+
+
+async def test_what_takes_longer_to_open_than_its_user_to_close_is_not_opened() -> None:
+    lines: list[str] = []
+    begun = anyio.Event()
+
+    async def slow_to_close(identity: Identity) -> AsyncIterator[set[str]]:
+        yield set()
+        await anyio.sleep(0.05)
+
+    async def first() -> dict[str, str]:
+        begun.set()
+        await anyio.sleep(0.01)
+        return {}
+
+    async def memory(identity: Identity, first: dict[str, str]) -> AsyncIterator[Memory]:
+        await anyio.sleep(0.1)
+        lines.append("opened")
+        yield Memory(identity)
+        lines.append("closed")
+
+    async def ask(scope: RequestScope) -> None:
+        with pytest.raises((ContextClosedError, EnteringStopped)):
+            await scope.get(Memory)
+
+    container = Container(max_users=0)
+    for provider in (slow_to_close, first, memory):
+        container.provide(provider, lifetime=Lifetime.USER)
+    async with Ringfence(services=container) as fence, anyio.create_task_group() as group:
+        async with fence.user_context("alice-1"):
+            await current_scope().get(set[str])
+            group.start_soon(ask, current_scope())
+            await begun.wait()
+    assert lines in ([], ["opened", "closed"])
