@@ -153,6 +153,11 @@ class Finalisers:
         return entry
 
     @property
+    def is_needed(self) -> bool:
+        """Whether there is something to run, or will be once it is entered."""
+        return bool(self.entries or self._entering)
+
+    @property
     def is_plain(self) -> bool:
         """Whether no finaliser is known to need an event loop."""
         return all(

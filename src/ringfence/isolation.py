@@ -299,10 +299,11 @@ def foreign_object(
     request_id: str | None,
     error: type[ContextIsolationError] = OwnershipError,
 ) -> ContextIsolationError:
-    """The error for an object of one request met in another."""
+    """The error for an object of one request met in another, or (`None`) in the application's."""
+    user = "the application" if request_id is None else f"request `{request_id}`"
     return error(
         f"This `{type(obj).__name__}` belongs to request `{owner_request_id}`, "
-        f"but request `{request_id}` is using it.",
+        f"but {user} is using it.",
         "Make one of its own in each request; to share it on purpose, provide it for the "
         "user's or the application's lifetime.",
         owner_request_id=owner_request_id,

@@ -636,3 +636,47 @@ async def test_what_fails_to_be_released_says_so_once(container: Container) -> N
             with pytest.raises(OSError, match="gone"):
                 await current_scope().release(Pool)
     assert len(caught.value.exceptions) == 1  # in the report, as every other
+
+
+async def test_what_is_being_made_with_what_is_released_is_not_kept(container: Container) -> None:
+    ran: list[str] = []
+    begun = anyio.Event()
+
+    @container.provide
+    async def pool() -> AsyncIterator[Pool]:
+        yield Pool()
+        ran.append("pool")
+
+    @container.provide
+    async def repository(pool: Pool) -> AsyncIterator[Repository]:
+        begun.set()
+        await anyio.sleep(0.02)
+        yield Repository(pool)
+        ran.append("repository")
+
+    async with fence_of(container).user_context("alice-1"):
+        scope = current_scope()
+        made: list[Repository] = []
+
+        async def ask() -> None:
+            made.append(await scope.get(Repository))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await begun.wait()
+            await scope.release(Pool)
+            assert ran == ["repository", "pool"]
+        assert (await scope.get(Repository)).pool is not made[0].pool
+
+
+async def test_what_releases_its_own_part_does_not_wait_for_itself(container: Container) -> None:
+    container.provide(Pool)
+
+    @container.provide
+    async def repository(pool: Pool) -> Repository:
+        await current_scope().release(Pool)
+        return Repository(pool)
+
+    async with fence_of(container).user_context("alice-1"):
+        with anyio.fail_after(5):
+            assert isinstance(await current_scope().get(Repository), Repository)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ringfence import OwnershipError, Ringfence, child_context, current_scope
+from ringfence import OwnershipError, Ringfence, UserExecutionContext, child_context, current_scope
 from ringfence.injection import Container, Lifetime
 from ringfence.injection.kept import MOST, keeps
 
@@ -42,6 +42,31 @@ async def test_it_is_reported_after_its_scope_has_ended(lifetime: Lifetime) -> N
             current_scope().check(notes)
         with pytest.raises(OwnershipError):
             current_scope().own(notes)
+
+
+@pytest.mark.parametrize("lifetime", [Lifetime.REQUEST, Lifetime.OPERATION, Lifetime.TRANSIENT])
+async def test_whatever_type_a_factory_gave_is_reported(lifetime: Lifetime) -> None:
+    class Tea(Notes): ...
+
+    class Coffee(Notes): ...
+
+    kinds = iter((Tea, Coffee))
+
+    def notes(ctx: UserExecutionContext) -> Notes:  # so that it is the request's
+        return next(kinds)()
+
+    container = Container()
+    container.provide(notes, lifetime=lifetime)
+    container.provide(Smuggler, lifetime=Lifetime.APP)
+    fence = Ringfence(services=container)
+    for user in ("alice-1", "bob-22"):
+        async with fence.user_context(user):
+            smuggler = await current_scope().get(Smuggler)
+            smuggler.lists["kept"].append(await current_scope().get(Notes))
+    async with fence.user_context("carol-3"):
+        for each in smuggler.lists["kept"]:
+            with pytest.raises(OwnershipError, match="keeps it"):
+                current_scope().check(each)
 
 
 async def test_while_its_own_is_open_that_one_may_use_it_and_no_other() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -186,3 +187,37 @@ def test_attributes_in_a_dict_and_in_slots_without_running_code() -> None:
     assert any(each is services.cache for each in attributes_of(services))
     assert any(each is numbers for each in attributes_of(Slotted(numbers)))
     assert attributes_of(Services) == attributes_of(1) == ()
+
+
+@pytest.mark.parametrize("lifetime", [Lifetime.APP, Lifetime.TRANSIENT])
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_factory_of_any_lifetime_hands_on_nothing_of_another_requests(
+    lifetime: Lifetime, is_async: bool
+) -> None:
+    class Cart: ...
+
+    class Handed(Cart): ...
+
+    kept: list[Any] = []
+
+    def hand_on() -> Handed:
+        return cast(Handed, kept[0])
+
+    async def hand_on_later() -> Handed:
+        return hand_on()
+
+    container = Container()
+    container.provide(Cart)
+    container.provide(hand_on_later if is_async else hand_on, gives=Handed, lifetime=lifetime)
+    fence = Ringfence(services=container)
+    async with fence.user_context("alice-1"):
+        kept.append(await current_scope().get(Cart))
+        async with fence.user_context("bob-1"):
+            with pytest.raises(OwnershipError) as refused:
+                await current_scope().get(Handed)
+            with pytest.raises(OwnershipError):
+                current_scope().check(kept[0])
+        if lifetime is Lifetime.TRANSIENT:
+            assert await current_scope().get(Handed) is kept[0]
+    where = "the application is" if lifetime is Lifetime.APP else "request `"
+    assert f"but {where}" in str(refused.value)

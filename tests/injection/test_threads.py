@@ -156,3 +156,39 @@ async def test_a_users_requests_in_threads_share_what_is_kept_and_all_is_closed(
                 tasks.start_soon(request)
     assert set(opened) == set(closed)
     assert opened
+
+
+@pytest.mark.parametrize("lifetime", [Lifetime.APP, Lifetime.USER])
+def test_whoever_waits_on_another_event_loop_is_woken(lifetime: Lifetime) -> None:
+    begun, may_go_on = threading.Event(), threading.Event()
+
+    async def pool() -> Pool:
+        begun.set()
+        while not may_go_on.is_set():  # noqa: ASYNC110 - set by another event loop
+            await anyio.sleep(0.001)
+        return Pool()
+
+    container = Container()
+    container.provide(pool, lifetime=lifetime)
+    fence = Ringfence(services=container)
+
+    async def ask(is_last: bool) -> Pool:
+        async with fence.user_context("alice-1"), anyio.create_task_group() as group:
+            if is_last:
+                group.start_soon(_set_soon)
+            with anyio.fail_after(5):
+                return await current_scope().get(Pool)
+
+    async def _set_soon() -> None:
+        may_go_on.set()
+
+    first, made = _in_thread(lambda: anyio.run(ask, False))
+    assert begun.wait(5)
+    started = time.monotonic()
+    last, got = _in_thread(lambda: anyio.run(ask, True))
+    first.join(6)
+    last.join(6)
+    anyio.run(container.aclose)
+    assert made == got
+    assert isinstance(made[0], Pool)
+    assert time.monotonic() - started < 4

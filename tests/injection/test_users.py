@@ -9,11 +9,13 @@ import anyio
 import pytest
 
 from ringfence import (
+    ConfigurationError,
     ContextClosedError,
     DrainingError,
     Identity,
     NoContextError,
     OwnershipError,
+    RequestScope,
     Ringfence,
     ScopeCloseError,
     Settings,
@@ -24,6 +26,7 @@ from ringfence import (
     owned,
     run_as,
 )
+from ringfence.finalisers import EnteringStopped
 from ringfence.injection import Container, Injected, Lifetime, inject
 from ringfence.isolation import registry
 
@@ -490,3 +493,106 @@ def test_a_request_without_an_event_loop_closes_nothing_that_needs_one() -> None
     memory = run_as("alice-1", lambda: current_scope().get_now(Memory), fence=fence)
     assert memory.identity.user_id == "alice-1"
     assert len(registry) == 0
+
+
+async def test_what_is_asked_for_while_the_application_closes_is_not_opened() -> None:
+    is_closing, may_close = anyio.Event(), anyio.Event()
+    lines: list[str] = []
+
+    async def memory(identity: Identity) -> AsyncIterator[Memory]:
+        lines.append(f"{identity.user_id} opened")
+        yield Memory(identity)
+        is_closing.set()
+        await may_close.wait()
+        lines.append(f"{identity.user_id} closed")
+
+    async def notes(identity: Identity) -> AsyncIterator[list[str]]:
+        lines.append(f"{identity.user_id} opened notes")
+        yield []
+
+    container = Container()
+    container.provide(memory, lifetime=Lifetime.USER)
+    container.provide(notes, lifetime=Lifetime.USER)
+    fence = Ringfence(services=container)
+    await container.start(Settings())
+
+    async def ask(user: str, wanted: type) -> None:
+        async with fence.user_context(user):
+            if user == "alice-1":
+                await current_scope().get(Memory)
+                opened.set()
+            await is_closing.wait()
+            with pytest.raises((ConfigurationError, ContextClosedError)):
+                await current_scope().get(wanted)
+
+    async with anyio.create_task_group() as group:
+        opened = anyio.Event()
+        group.start_soon(ask, "alice-1", list[str])
+        group.start_soon(ask, "bob-1", Memory)
+        await opened.wait()
+        group.start_soon(container.aclose)  # as when what would not stop was abandoned
+        await is_closing.wait()
+        await anyio.sleep(0.05)
+        may_close.set()
+    assert lines == ["alice-1 opened", "alice-1 closed"]
+
+
+async def test_what_is_being_entered_when_its_user_has_to_go_is_left() -> None:
+    lines: list[str] = []
+    begun = anyio.Event()
+
+    async def memory(identity: Identity) -> AsyncIterator[Memory]:
+        begun.set()
+        try:
+            await anyio.sleep(0.05)
+        except BaseException:
+            lines.append("not opened")
+            raise
+        yield Memory(identity)
+        lines.append("closed")
+
+    async def ask(scope: RequestScope) -> None:
+        with pytest.raises((ContextClosedError, EnteringStopped)):
+            await scope.get(Memory)
+
+    container = Container(max_users=0)
+    container.provide(memory, lifetime=Lifetime.USER)
+    async with Ringfence(services=container) as fence, anyio.create_task_group() as group:
+        async with fence.user_context("alice-1"):
+            group.start_soon(ask, current_scope())
+            await begun.wait()
+    assert lines in (["not opened"], ["closed"])
+
+
+async def test_what_takes_longer_to_open_than_its_user_to_close_is_not_opened() -> None:
+    lines: list[str] = []
+    begun = anyio.Event()
+
+    async def slow_to_close(identity: Identity) -> AsyncIterator[set[str]]:
+        yield set()
+        await anyio.sleep(0.05)
+
+    async def first() -> dict[str, str]:
+        begun.set()
+        await anyio.sleep(0.01)
+        return {}
+
+    async def memory(identity: Identity, first: dict[str, str]) -> AsyncIterator[Memory]:
+        await anyio.sleep(0.1)
+        lines.append("opened")
+        yield Memory(identity)
+        lines.append("closed")
+
+    async def ask(scope: RequestScope) -> None:
+        with pytest.raises((ContextClosedError, EnteringStopped)):
+            await scope.get(Memory)
+
+    container = Container(max_users=0)
+    for provider in (slow_to_close, first, memory):
+        container.provide(provider, lifetime=Lifetime.USER)
+    async with Ringfence(services=container) as fence, anyio.create_task_group() as group:
+        async with fence.user_context("alice-1"):
+            await current_scope().get(set[str])
+            group.start_soon(ask, current_scope())
+            await begun.wait()
+    assert lines in ([], ["opened", "closed"])

@@ -317,7 +317,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "injection: what is kept for a user admits everybody",
         "injection/users.py",
-        "        return self._state is OPEN and scope.has_user and _key_of(scope) == self.key",
+        "        return self._state is not CLOSED and scope.has_user and _key_of(scope) == self.key",
         "        return True",
         USERS,
     ),
@@ -367,8 +367,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "injection: the application's objects are not finalised",
         "injection/holders.py",
-        "        failed = await close(self._finalisers)\n        for plan",
-        "        failed: list[BaseException] = []\n        for plan",
+        "        failed += await close(self._finalisers)\n        for plan",
+        "        for plan",
         HOLDERS,
     ),
     mutant(
@@ -381,7 +381,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "injection: what nobody would close is opened",
         "injection/holders.py",
-        "        if not self.is_open:\n            raise not_open()\n",
+        "        if not self.has_closer:\n            raise not_open()\n",
         "",
         HOLDERS,
     ),
@@ -573,7 +573,7 @@ MUTANTS: list[Mutant] = [
     mutant(
         "injection: a failure is shared between requests",
         "injection/plans.py",
-        "            pending.finish(value, None if holder.scope is None else failed)\n",
+        "            pending.finish(value, None if is_shared else failed)\n",
         "            pending.finish(value, failed)\n",
         PLANS,
     ),
@@ -1066,5 +1066,69 @@ MUTANTS: list[Mutant] = [
         "include_extras=True",
         "include_extras=False",
         SIGNATURES,
+    ),
+    # --- what is handed on, and what comes late
+    mutant(
+        "injection: the application takes what is one request's",
+        "injection/holders.py",
+        "        if plan not in self.made:\n            self.refuse_foreign(value)\n",
+        "",
+        SHARED,
+    ),
+    mutant(
+        "injection: what is made anew may be another request's",
+        "injection/plans.py",
+        "            asker.refuse_foreign(value)\n",
+        "            pass\n",
+        SHARED,
+    ),
+    mutant(
+        "injection: only what a factory gave last is reported when it was kept",
+        "injection/container.py",
+        "plan.provider.source, *plan.kinds)",
+        "plan.provider.source, plan.kind)",
+        KEPT,
+    ),
+    mutant(
+        "injection: who waits on another event loop is not woken",
+        "injection/plans.py",
+        "        is_shared = holder.scope is None\n",
+        "        is_shared = False\n",
+        THREADS,
+    ),
+    mutant(
+        "injection: what is being made with what is released is kept",
+        "injection/container.py",
+        "            await each.settle(plan)\n",
+        "            pass\n",
+        CONTAINER,
+    ),
+    mutant(
+        "injection: what releases its own part waits for itself",
+        "injection/holders.py",
+        " and not (within and pending.leads_to(within))",
+        "",
+        CONTAINER,
+    ),
+    mutant(
+        "injection: what is kept for a user is opened while the application closes",
+        "injection/holders.py",
+        "        self.is_closing = True  #",
+        "        #",
+        USERS,
+    ),
+    mutant(
+        "injection: what is kept for a user is opened while the user's is closed",
+        "injection/users.py",
+        "        self._state = CLOSING\n",
+        "",
+        USERS,
+    ),
+    mutant(
+        "injection: what is being entered for a user is not left",
+        "finalisers.py",
+        "        return bool(self.entries or self._entering)\n",
+        "        return bool(self.entries)\n",
+        USERS,
     ),
 ]

@@ -292,6 +292,8 @@ class Container(Infrastructure):
                 "Release what a provider made for the request in its root, for the operation in "
                 "its own scope.",
             )
+        for each in tuple(holders_beneath(scope)):
+            await each.settle(plan)
         leaving = [(each, owner) for each in holders_beneath(scope) for owner in each.let_go(plan)]
         for holder, owner in leaving:
             await holder.clean_up().finish(owner)
@@ -354,7 +356,7 @@ class Container(Infrastructure):
         Raises:
             ScopeCloseError: with what went wrong; a cancellation that came meanwhile goes first.
         """
-        failed = [*await self._app.users.aclose(), *await self._app.aclose()]
+        failed = await self._app.aclose()
         fatal = next((error for error in failed if not isinstance(error, Exception)), None)
         if fatal is not None:
             for error in failed:
@@ -371,7 +373,7 @@ class Container(Infrastructure):
 def _may_be_of(obj: object, plan: Plan) -> bool:
     if plan.provider is None or plan.rank == RANKS[Lifetime.APP]:
         return False
-    return type(obj) in (plan.key, plan.kind, plan.provider.source)
+    return type(obj) in (plan.key, plan.provider.source, *plan.kinds)
 
 
 def _asked_for(compiler: Compiler, key: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Self
@@ -78,6 +79,14 @@ class Holder(Claimant):
         """See `Claimant`: a factory of the request may hand on what is the application's."""
         return not is_of_one(obj) and (is_registered_as_shared(obj) or self.app.has(obj))
 
+    def refuse_foreign(self, obj: object) -> None:
+        """Refuse what a factory hands on although another request or user has it."""
+        owner = isolation.registry.owner_of(obj)
+        if owner is None or owner is self or self.is_kin(owner) or owner.is_shared(obj):
+            return
+        here = None if self is self.app else self.request_id
+        raise isolation.foreign_object(obj, owner.request_id, here)
+
     def disown(self) -> None:
         """Give up in the registry what it owns."""
         for value in list(self.made.values()):  # a thread may still be making more
@@ -149,6 +158,14 @@ class Holder(Claimant):
             return  # let go before; there may be another by now
         if plan.is_kept:
             _disown(self.made.pop(plan, None), self)
+
+    async def settle(self, plan: Plan) -> None:
+        """Wait for what is being made with it, but not for what waits for whoever asks that."""
+        within = making.get()
+        for pending in tuple((self.pending or {}).values()):
+            if reaches(pending.plan, plan) and not (within and pending.leads_to(within)):
+                with contextlib.suppress(Exception):  # told to who asked for it
+                    await pending.wait()
 
     def let_go(self, plan: Plan) -> list[Any]:
         """Have no more what was made with it; the owners of what is to be finalised, last first."""
@@ -388,7 +405,7 @@ class AppHolder(Holder):
         self.app = self
         self.made = {}
         self.known: dict[Any, tuple[object, ...]] = {}
-        self.is_open = False
+        self.is_open = self.is_closing = False
         self.limit = limit
         self._finalisers = Finalisers(limit, self.own_context)
 
@@ -401,12 +418,19 @@ class AppHolder(Holder):
 
     def clean_up(self) -> Finalisers:
         """See `Holder`."""
-        if not self.is_open:
+        if not self.has_closer:
             raise not_open()
         return self._finalisers
 
+    @property
+    def has_closer(self) -> bool:
+        """Whether somebody will finalise what is made now."""
+        return self.is_open and not self.is_closing
+
     def keep(self, plan: Any, value: Any) -> Any:
-        """See `Holder`."""
+        """See `Holder`; what is one request's does not become everybody's."""
+        if plan not in self.made:
+            self.refuse_foreign(value)
         kept = plan.value = self.made.setdefault(plan, value)
         self.know(plan, kept)
         return kept
@@ -430,12 +454,14 @@ class AppHolder(Holder):
         """Somebody will close it: what has clean-up may be made."""
         self.limit = limit
         self._finalisers = Finalisers(limit, self.own_context)
-        self.is_open = True
+        self.is_open, self.is_closing = True, False
 
     async def aclose(self) -> list[BaseException]:
-        """Finalise everything; what went wrong."""
+        """Finalise everything, what is kept for users first; what went wrong."""
+        self.is_closing = True  # what a request that would not stop asks for now, nobody closes
+        failed = await self.users.aclose()
         self.is_open = False
-        failed = await close(self._finalisers)
+        failed += await close(self._finalisers)
         for plan in list(self.made):
             self.forget(plan)
         return failed

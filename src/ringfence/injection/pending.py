@@ -10,7 +10,10 @@ import anyio
 
 from ..tasks import is_cancellation
 
-__all__ = ["MISSING", "Pending", "making"]
+__all__ = ["MISSING", "PAUSE", "Pending", "making"]
+
+PAUSE = 0.002
+"""Seconds between two looks at what another event loop may be about."""
 
 MISSING: Any = object()
 
@@ -25,12 +28,17 @@ class Pending:
     Whoever asks meanwhile waits, and gets the same object; or, in the same request, the same
     failure. If the maker was cancelled, or failed in another request, one of those who wait makes
     it anew.
+
+    Args:
+        is_shared: it is more than one request's, so that they may be on several event loops.
     """
 
-    __slots__ = ("_event", "error", "plan", "value", "waits_for")
+    __slots__ = ("_event", "_is_finished", "_is_shared", "error", "plan", "value", "waits_for")
 
-    def __init__(self, plan: Any) -> None:
+    def __init__(self, plan: Any, *, is_shared: bool) -> None:
         self.plan = plan
+        self._is_shared = is_shared
+        self._is_finished = False
         self.value: Any = MISSING
         self.error: BaseException | None = None
         self.waits_for: set[Pending] = set()
@@ -38,9 +46,13 @@ class Pending:
 
     async def wait(self) -> Any:
         """The object once it is there; `MISSING` if it has to be made anew."""
-        if self._event is None:
-            self._event = anyio.Event()
-        await self._event.wait()
+        if self._is_shared:
+            while not self._is_finished:  # noqa: ASYNC110 - no event wakes another event loop
+                await anyio.sleep(PAUSE)
+        else:
+            if self._event is None:
+                self._event = anyio.Event()
+            await self._event.wait()
         if self.error is not None:
             raise self.error
         return self.value
@@ -49,6 +61,7 @@ class Pending:
         """Tell those who wait."""
         self.value = value
         self.error = None if is_cancellation(error) or not isinstance(error, Exception) else error
+        self._is_finished = True
         if self._event is not None:
             self._event.set()
 

@@ -45,6 +45,7 @@ class Plan:
         is_kept: there is one for each holder, not one for each who asks.
         value: what is the same for whoever asks, at hand; else `MISSING`.
         is_fresh: what is made with it is new, so that nobody else can have it.
+        kind: the type of what was made last, as far as it was noted; kinds: of all.
         is_plain_call: it is the request's, and a call that awaits and opens nothing makes it.
     """
 
@@ -63,6 +64,7 @@ class Plan:
         self.key = key
         self.name = name
         self.value: Any = MISSING
+        self.kinds: set[type] = set()
 
     def found(self, asker: Holder) -> Any:
         """The object if it is there, else `MISSING`."""
@@ -79,6 +81,7 @@ class Plan:
     def learn(self, kind: type) -> None:
         """Note of which type the object is, and so whether it can be owned."""
         self.kind = kind
+        self.kinds.add(kind)
         self.is_ownable = is_ownable(kind)
 
 
@@ -243,12 +246,19 @@ class Transient(_Sourced):
     def now(self, asker: Holder) -> Any:
         """See `Plan`."""
         asker.require_open()
-        return self.make_now(asker)
+        return self._given(asker, self.make_now(asker))
 
     async def later(self, asker: Holder) -> Any:
         """See `Plan`."""
         asker.require_open()
-        return await self.make_later(asker)
+        return self._given(asker, await self.make_later(asker))
+
+    def _given(self, asker: Holder, value: Any) -> Any:
+        if not self.is_fresh:  # it may be somebody's
+            asker.refuse_foreign(value)
+            if type(value) is not self.kind:
+                self.learn(type(value))
+        return value
 
 
 class Made(_Sourced):
@@ -293,7 +303,8 @@ class Made(_Sourced):
                 return value
 
     async def _make_once(self, holder: Holder, all_pending: dict[Plan, Pending]) -> Any:
-        pending = all_pending[self] = Pending(self)
+        is_shared = holder.scope is None
+        pending = all_pending[self] = Pending(self, is_shared=is_shared)
         within = making.get()
         if within is not None:
             within.waits_for.add(pending)
@@ -311,7 +322,7 @@ class Made(_Sourced):
                 within.waits_for.discard(pending)
             del all_pending[self]
             # An error of what others share would show them the frames of whoever asked first.
-            pending.finish(value, None if holder.scope is None else failed)
+            pending.finish(value, None if is_shared else failed)
 
 
 async def _waited(pending: Pending) -> Any:

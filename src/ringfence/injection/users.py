@@ -18,9 +18,10 @@ from ..errors import ContextClosedError, UnreachableProviderError
 from ..finalisers import Finalisers
 from ..identity import Identity
 from ..isolation import Claimant
-from ..state import CLOSED, OPEN, State, _get
+from ..state import CLOSED, CLOSING, OPEN, State, _get
 from ..tasks import Job, is_on_trio, wait_out
 from .holders import AppHolder, Holder, apart, close, not_open
+from .pending import PAUSE
 
 if TYPE_CHECKING:
     from ..scope import RequestScope
@@ -31,9 +32,6 @@ __all__ = ["Leaving", "UserHolder", "Users"]
 logger = logging.getLogger("ringfence.injection")
 
 Key = tuple[str, str | None]
-
-PAUSE = 0.002
-"""Seconds between two looks whether a user's objects have gone."""
 
 _inside: ContextVar[UserHolder | None] = ContextVar("ringfence_user", default=None)
 """Whose objects are made or finalised here: they may use one another, though no scope is open."""
@@ -68,7 +66,7 @@ class UserHolder(Holder):
     @property
     def has_clean_up(self) -> bool:
         """Whether closing it may have something to await."""
-        return bool(self._finalisers.entries)
+        return self._finalisers.is_needed
 
     @property
     def identity(self) -> Identity:
@@ -81,7 +79,7 @@ class UserHolder(Holder):
 
     def require_open(self) -> None:
         """See `Holder`."""
-        if self._state is CLOSED:
+        if self._state is not OPEN:
             raise self._closed_error()
         if self.before is not None:
             if not self.before.has_gone:
@@ -113,7 +111,7 @@ class UserHolder(Holder):
 
     def clean_up(self) -> Finalisers:
         """See `Holder`."""
-        if not self.app.is_open:
+        if not self.app.has_closer:
             raise not_open()
         return self._finalisers
 
@@ -128,7 +126,7 @@ class UserHolder(Holder):
 
     def admits(self, scope: RequestScope) -> bool:
         """See `Claimant`."""
-        return self._state is OPEN and scope.has_user and _key_of(scope) == self.key
+        return self._state is not CLOSED and scope.has_user and _key_of(scope) == self.key
 
     def is_kin(self, other: Claimant) -> bool:
         """See `Claimant`."""
@@ -143,6 +141,7 @@ class UserHolder(Holder):
 
     async def aclose(self) -> list[BaseException]:
         """Finalise everything; what went wrong."""
+        self._state = CLOSING
         failed = await close(self._finalisers)
         self._state = CLOSED
         self.disown()
