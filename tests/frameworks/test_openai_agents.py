@@ -520,6 +520,18 @@ async def test_leaving_a_stream_waits_for_its_model(fence: Ringfence) -> None:
         assert ended == ["alice"]
 
 
+async def test_a_failure_that_nobody_read_is_raised(fence: Ringfence) -> None:
+    clerk = clerk_with(model=ScriptedModel([ModelStep.raise_error(ConnectionError())]))
+
+    async def look_at_the_result_alone() -> None:
+        async with run_streamed(clerk, "hello", run_config=QUIET) as stream:
+            await anyio.sleep(0.05)
+        assert stream.final_output is None
+
+    told = await told_of(fence, look_at_the_result_alone, ConnectionError)
+    assert told == [("agent_started", "clerk", None), ("agent_failed", "clerk", "failed")]
+
+
 async def test_a_stream_that_fails_in_its_block(fence: Ringfence) -> None:
     left: list[str] = []
     clerk = clerk_with(endless(left))

@@ -300,10 +300,17 @@ MUTANTS: list[Mutant] = [
     mutant(
         "openai-agents: leaving early is an error",
         openai,
-        "        if error is not ending:",
+        "        if error is not ending or (isinstance(error, Exception) and not reading):",
         "        if True:",
         LEFT_EARLY,
         f"{OPENAI}::test_a_failure_that_was_dealt_with_in_the_block_is_told_and_not_raised",
+    ),
+    mutant(
+        "openai-agents: a failure that nobody read is lost",
+        openai,
+        " or (isinstance(error, Exception) and not reading):",
+        ":",
+        f"{OPENAI}::test_a_failure_that_nobody_read_is_raised",
     ),
     # --- openai-agents: hooks
     mutant(

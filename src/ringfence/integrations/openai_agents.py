@@ -14,6 +14,7 @@ try:
     from agents.items import TResponseInputItem
     from agents.result import RunResult, RunResultStreaming
     from agents.run_config import RunOptions
+    from agents.stream_events import StreamEvent
 except ImportError as missing:
     raise ImportError(
         'This needs openai-agents. Install it with `pip install "ringfence[openai-agents]"`.'
@@ -70,7 +71,8 @@ async def run_streamed(
     """
     `Runner.run_streamed` in a block, which ends the run if it has not ended; as `run` in all else.
 
-    Leaving the block early cancels what still runs, and waits for it::
+    Leaving the block early cancels what still runs, and waits for it. Whoever reads the stream meets
+    its failure there; if nobody does, the block raises it::
 
         async with run_streamed(clerk, "What is new?") as stream:
             async for event in stream.stream_events():
@@ -79,10 +81,11 @@ async def run_streamed(
     To yield from the block, wrap the generator in `bound_stream`.
     """
     ending: BaseException | None = None
+    reading: list[bool] = []
     try:
         async with _running(agent, input, timeout, options) as ready:
             limit = current_scope().settings.finaliser_timeout
-            stream = Runner.run_streamed(agent, input, **ready)
+            stream = _noting(Runner.run_streamed(agent, input, **ready), reading)
             try:
                 yield stream
             finally:
@@ -93,8 +96,21 @@ async def run_streamed(
             if ending is not None:
                 raise ending
     except (Exception, asyncio.CancelledError) as error:
-        if error is not ending:  # that one was for the user; whoever reads the stream had it there
+        # Its ending was for the user, and for the block: whoever reads the stream has it there.
+        if error is not ending or (isinstance(error, Exception) and not reading):
             raise
+
+
+def _noting(stream: RunResultStreaming, reading: list[bool]) -> RunResultStreaming:
+    """Note whether anybody reads it, since only those hear of a failure there."""
+    events = stream.stream_events
+
+    def stream_events() -> AsyncIterator[StreamEvent]:
+        reading.append(True)
+        return events()
+
+    stream.stream_events = stream_events  # type: ignore[method-assign]
+    return stream
 
 
 @contextlib.asynccontextmanager
