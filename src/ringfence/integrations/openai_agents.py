@@ -71,8 +71,8 @@ async def run_streamed(
     """
     `Runner.run_streamed` in a block, which ends the run if it has not ended; as `run` in all else.
 
-    Leaving the block early cancels what still runs, and waits for it. Whoever reads the stream meets
-    its failure there; if nobody does, the block raises it::
+    Leaving the block early cancels what still runs, and waits for it. Whoever reads the stream
+    meets its failure there; if nobody does, the block raises it::
 
         async with run_streamed(clerk, "What is new?") as stream:
             async for event in stream.stream_events():
