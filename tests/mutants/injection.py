@@ -1071,8 +1071,8 @@ MUTANTS: list[Mutant] = [
     mutant(
         "injection: the application takes what is one request's",
         "injection/holders.py",
-        "        if plan not in self.made:\n            self.refuse_foreign(value)\n",
-        "",
+        "            self.refuse_foreign(value)\n        kept = plan.value",
+        "            pass\n        kept = plan.value",
         SHARED,
     ),
     mutant(

@@ -429,7 +429,7 @@ class AppHolder(Holder):
 
     def keep(self, plan: Any, value: Any) -> Any:
         """See `Holder`; what is one request's does not become everybody's."""
-        if plan not in self.made:
+        if not plan.is_fresh and plan not in self.made:  # it may be somebody's
             self.refuse_foreign(value)
         kept = plan.value = self.made.setdefault(plan, value)
         self.know(plan, kept)
