@@ -217,7 +217,7 @@ def test_a_billion_laughs_are_copied_walked_and_written_soon(
     for each in (ctx, child, again):
         assert each.verify_isolation()
     ctx.to_dict()
-    assert time.thread_time() - began < (10 if sys.gettrace() else 0.9)  # coverage is slow
+    assert time.thread_time() - began < (10 if sys.gettrace() else 2)  # coverage is slow
 
 
 @pytest.mark.parametrize("wrap", NEST, ids=LOOKS)

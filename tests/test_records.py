@@ -172,7 +172,7 @@ def test_a_billion_laughs_end_soon(wrap: Any) -> None:
         laugh = wrap(laugh)
     began = time.thread_time()
     text = json.dumps(_ready(laugh))
-    assert time.thread_time() - began < (10 if sys.gettrace() else 0.9)  # coverage is slow
+    assert time.thread_time() - began < (10 if sys.gettrace() else 2)  # coverage is slow
     assert "<cut>" in text
     assert len(text) < 2_000_000
 

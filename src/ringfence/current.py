@@ -215,16 +215,21 @@ def user_context(
             rules.check("thread_id", thread_id)
         if run_id is not None:
             rules.check("run_id", run_id)
-    if request_id is not None:
+        try:
+            if thread_id is None:
+                thread_id = _next_id()
+            if run_id is None:
+                run_id = _next_id()
+        except IndexError:  # the pool has run out
+            thread_id = generate_id() if thread_id is None else thread_id
+            run_id = generate_id() if run_id is None else run_id
+    if request_id is None:
+        try:
+            request_id = _next_id()
+        except IndexError:
+            request_id = generate_id()
+    else:
         rules.check("request_id", request_id)
-    try:
-        thread_id = _next_id() if thread_id is None else thread_id
-        run_id = _next_id() if run_id is None else run_id
-        request_id = _next_id() if request_id is None else request_id
-    except IndexError:  # the pool has run out
-        thread_id = generate_id() if thread_id is None else thread_id
-        run_id = generate_id() if run_id is None else run_id
-        request_id = generate_id() if request_id is None else request_id
     if websocket_client_id is not None:
         rules.check("websocket_client_id", websocket_client_id)
     if db_session is not None:
