@@ -72,6 +72,34 @@ async def test_each_request_has_one_of_each_and_the_application_one_for_all() ->
     assert len({id(each.session.pool) for each in seen}) == 1
 
 
+async def test_each_part_is_made_once_whoever_asks_for_it() -> None:
+    made: list[object] = []
+
+    class Counted:
+        def __init__(self, pool: Pool) -> None:
+            made.append(self)
+
+    class Left:
+        def __init__(self, counted: Counted) -> None:
+            self.counted = counted
+
+    class Right:
+        def __init__(self, counted: Counted, left: Left) -> None:
+            self.both = counted, left.counted
+
+    container = _container()
+    for kind in (Counted, Left, Right):
+        container.provide(kind)
+
+    def look() -> bool:
+        left = current_scope().get_now(Left)
+        both = current_scope().get_now(Right).both
+        return both == (left.counted, left.counted)
+
+    assert await _thrice(container, look) == [True] * 3
+    assert len(made) == 3
+
+
 async def test_what_is_there_is_not_made_again_nor_what_it_would_ask_for() -> None:
     made: list[str] = []
 

@@ -84,7 +84,7 @@ def main() -> int:
     tests = tuple(sorted({test for mutant in mutants for test in mutant.tests}))
     print(f"{len(mutants)} mutants; first their tests without any", flush=True)
     at_once = ("-n", str(options.jobs)) if options.jobs > 1 else ()
-    passed, output = run_tests(ROOT / "src", (*at_once, *tests), limit=900)
+    passed, output = run_tests(ROOT / "src", (*at_once, *tests), limit=1500)
     if not passed:
         print(output)
         print("The tests fail without any mutant.", file=sys.stderr)
